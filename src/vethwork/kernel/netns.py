@@ -1,0 +1,111 @@
+"""Network namespaces: opening, pinning, and the one place where a thread enters another.
+
+Theory. A namespace belongs to a thread. A netlink socket belongs for ever to the namespace it was made in, and
+``/proc/sys/net`` shows the namespace of the thread that reads it. So a short-lived thread goes into the namespace, makes
+the socket or writes the sysctl, and ends; nobody ever has to come back from a namespace, and nobody can forget to.
+
+Rules: :func:`inside` is the only setns in the engine. A namespace is opened once and used by descriptor, so that
+what was checked is what is used.
+"""
+
+from __future__ import annotations
+
+import _thread
+import fcntl
+import os
+
+from vethwork.errors import KernelRefused, RequestError
+from vethwork.kernel import libc
+from vethwork.model.names import NetnsPath
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    Result = TypeVar("Result")
+
+NS_GET_NSTYPE = 0xB703  # include/uapi/linux/nsfs.h
+OWN = "/proc/thread-self/ns/net"
+
+
+def open_netns(path: str) -> int:
+    """Open a network namespace by path; empty means the caller's own. Raises RequestError if it is not one."""
+    try:
+        fd = os.open(NetnsPath.parse(path) if path else OWN, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise RequestError(f"open namespace {path}: {error.strerror}") from error
+    try:
+        if fcntl.ioctl(fd, NS_GET_NSTYPE) == libc.CLONE_NEWNET:
+            return fd
+    except OSError:
+        pass  # not a namespace file at all
+    os.close(fd)
+    raise RequestError(f"open namespace {path}: is not a network namespace")
+
+
+def same_netns(fd: int, other: int) -> bool:
+    """Tell whether two descriptors are open on one namespace."""
+    one, two = os.fstat(fd), os.fstat(other)
+    return (one.st_dev, one.st_ino) == (two.st_dev, two.st_ino)
+
+
+def inside(fd: int, work: Callable[[], Result]) -> Result:
+    """Do ``work`` in a thread of its own inside the namespace; what it gives or raises comes back to the caller."""
+
+    def enter() -> Result:
+        libc.setns(fd, libc.CLONE_NEWNET)
+        return work()
+
+    return _in_thread(enter)
+
+
+def _in_thread(work: Callable[[], Result]) -> Result:
+    done = _thread.allocate_lock()
+    done.acquire()
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # it belongs to the caller's thread, whatever it is
+            errors.append(error)
+        finally:
+            done.release()
+
+    _thread.start_new_thread(run, ())
+    done.acquire()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def pin(path: str) -> None:
+    """Make a namespace and keep it at ``path`` by a bind mount. Raises KernelRefused; EEXIST if the path is taken."""
+    directory = os.path.dirname(path)
+
+    def make() -> None:
+        libc.unshare(libc.CLONE_NEWNET)
+        libc.mount(OWN, path, flags=libc.MS_BIND)
+
+    try:
+        os.makedirs(directory, mode=0o755, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_CLOEXEC, 0o444))
+        _in_thread(make)
+    except OSError as error:
+        raise KernelRefused(f"pin a namespace at {path}", error.errno or 0) from error
+
+
+def unpin(path: str) -> None:
+    """Take the bind mount and its file away. One that is gone already is fine. Raises KernelRefused."""
+    try:
+        try:
+            libc.umount(path, libc.MNT_DETACH)
+        except OSError as error:
+            if error.errno not in (2, 22):  # ENOENT: no file; EINVAL: nothing is mounted there
+                raise
+        if os.path.exists(path):
+            os.unlink(path)
+    except OSError as error:
+        raise KernelRefused(f"unpin the namespace at {path}", error.errno or 0) from error

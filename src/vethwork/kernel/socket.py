@@ -1,0 +1,108 @@
+"""A netlink socket: requests in, answers or the kernel's refusal out.
+
+Rules: a socket belongs to the namespace it was made in for ever, whichever thread uses it. Several requests go out in one
+system call; the kernel does them in order, and goes on after one that it refuses. A dump that the kernel says was
+interrupted by a change (NLM_F_DUMP_INTR) is asked for again.
+"""
+
+from __future__ import annotations
+
+import _socket  # the C half of `socket`, without the enum module that its other half loads
+
+from vethwork.errors import KernelRefused
+from vethwork.wire.netlink import NLM_F_DUMP, NLMSG_DONE, NLMSG_ERROR, Message, frame, parse_error, split
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Self
+
+AF_NETLINK, SOL_NETLINK = 16, 270
+NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 10, 11, 12
+NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
+NLM_F_DUMP_INTR = 0x10
+RECEIVE_BYTES = 1 << 18
+SEND_BUFFER_BYTES = 1 << 25
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
+ENOBUFS = 105
+
+
+class NetlinkSocket:
+    """One netlink socket of one protocol; a context manager."""
+
+    def __init__(self, protocol: int) -> None:
+        self._socket = _socket.socket(AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol)
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+        self._sequence = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._socket.close()
+
+    def transact(self, requests: Sequence[tuple[Message, str]]) -> list[bytes]:
+        """Send requests in one datagram, each with what it does in words; wait for every answer.
+
+        Gives the bodies of what came back beside the acknowledgements. Raises KernelRefused for the first request that
+        the kernel refused; those after it were tried all the same.
+        """
+        first = self._sequence + 1
+        packet = b"".join([frame(message, first + place) for place, (message, _) in enumerate(requests)])
+        self._sequence += len(requests)
+        self._socket.send(packet)
+        return self._collect(first, [doing for _, doing in requests])
+
+    def ask(self, message: Message, doing: str) -> list[bytes]:
+        """One request; see :meth:`transact`."""
+        return self.transact([(message, doing)])
+
+    def _collect(self, first: int, doings: list[str]) -> list[bytes]:
+        bodies: list[bytes] = []
+        refused: KernelRefused | None = None
+        waiting = len(doings)
+        while waiting:
+            for kind, flags, sequence, body in split(self._socket.recv(RECEIVE_BYTES)):
+                if not first <= sequence < first + len(doings):
+                    continue
+                if kind != NLMSG_ERROR:
+                    bodies.append(body)
+                    continue
+                waiting -= 1
+                errno, extack = parse_error(body, flags)
+                if errno and refused is None:
+                    refused = KernelRefused(doings[sequence - first], errno, extack)
+        if refused is not None:
+            raise refused
+        return bodies
+
+    def dump(self, message: Message, doing: str) -> list[bytes]:
+        """Ask for a whole table (``message.flags`` gets DUMP); gives the bodies. Raises KernelRefused."""
+        message = message.replace(flags=message.flags | NLM_F_DUMP)
+        while True:
+            self._sequence += 1
+            self._socket.send(frame(message, self._sequence))
+            bodies: list[bytes] = []
+            interrupted = False
+            for flags, body in self._dumped(doing):
+                interrupted |= bool(flags & NLM_F_DUMP_INTR)
+                bodies.append(body)
+            if not interrupted:
+                return bodies
+
+    def _dumped(self, doing: str) -> Iterator[tuple[int, bytes]]:
+        while True:
+            for kind, flags, sequence, body in split(self._socket.recv(RECEIVE_BYTES)):
+                if sequence != self._sequence:
+                    continue
+                if kind in (NLMSG_DONE, NLMSG_ERROR):
+                    errno = parse_error(body, flags)[0] if kind == NLMSG_ERROR else -int.from_bytes(body[:4], "little", signed=True)
+                    if errno:
+                        raise KernelRefused(doing, errno)
+                    return
+                yield flags, body

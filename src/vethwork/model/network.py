@@ -1,0 +1,97 @@
+"""Networks, and what is asked of them.
+
+Rules: a :class:`Network` is settled fact (its device, subnets and gateways are chosen); a :class:`NetworkRequest` is a
+wish in which ``None`` and empty mean "choose for me".
+"""
+
+from __future__ import annotations
+
+from vethwork.errors import RequestError
+from vethwork.model.address import Address, Prefix
+from vethwork.model.names import IfName, Name
+from vethwork.model.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
+DRIVERS = ("bridge", "p2p")
+DEFAULT_NETWORK = "bridge"
+DEFAULT_DEVICE = "vethwork0"
+
+
+class Subnet(Record):
+    """One prefix of a network. ``gateway`` None: the host has no address in it. ``pool``: where addresses are taken from.
+
+    ``source`` is the fixed address that leaves the host in place of a container's; None: the outgoing interface's own.
+    """
+
+    prefix: Prefix
+    gateway: Address | None
+    pool: Prefix
+    source: Address | None = None
+
+
+class Network(Record):
+    """A network as it is on record.
+
+    ``device`` is the bridge, or for ``p2p`` the parked end of the cable. ``mtu`` is in bytes, 68 to 65535.
+    ``internal``: no way out of the network, the host's gateway address aside. ``isolated``: no gateway at all.
+    ``icc``: containers of the network may talk to each other. ``masquerade``: what leaves hides behind the host.
+    ``managed``: the bridge is ours to make and delete; False joins a bridge that somebody else keeps.
+    """
+
+    id: str
+    name: Name
+    driver: str
+    device: IfName
+    subnets: tuple[Subnet, ...]
+    mtu: int
+    internal: bool = False
+    isolated: bool = False
+    icc: bool = True
+    masquerade: bool = True
+    managed: bool = True
+    labels: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def routed(self) -> bool:
+        """Whether the host is its gateway to the world."""
+        return self.driver == "bridge" and not self.internal and not self.isolated
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The IP versions it speaks."""
+        return tuple(subnet.prefix.version for subnet in self.subnets)
+
+    def subnet_of(self, address: Address) -> Subnet:
+        """The subnet that an address lies in. Raises RequestError if none does."""
+        for subnet in self.subnets:
+            if address in subnet.prefix:
+                return subnet
+        have = ", ".join(str(subnet.prefix) for subnet in self.subnets)
+        raise RequestError(f"network {self.name}: {address} lies in none of its subnets", hint=f"it has {have}")
+
+
+class NetworkRequest(Record):
+    """The wish for a network. Empty ``subnets`` and None ask for a choice; ``source`` are fixed SNAT addresses."""
+
+    name: Name
+    driver: str = "bridge"
+    subnets: tuple[Prefix, ...] = ()
+    gateways: tuple[Address, ...] = ()
+    pools: tuple[Prefix, ...] = ()
+    ipv6: bool = False
+    internal: bool = False
+    isolated: bool = False
+    icc: bool = True
+    masquerade: bool = True
+    sources: tuple[Address, ...] = ()
+    mtu: int | None = None
+    device: IfName | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def default(cls) -> Self:
+        """The ready-made network that a container gets when nobody names one."""
+        return cls(Name(DEFAULT_NETWORK), device=IfName(DEFAULT_DEVICE))

@@ -1,0 +1,43 @@
+"""A plan: what will be done, what will be on record, and what happens if we die in between.
+
+Rules: a plan is pure data and holds all that is needed to undo or to finish it, by another process, on another day.
+``forward`` says which: a plan that opens is undone, a plan that closes is finished.
+"""
+
+from __future__ import annotations
+
+from vethwork.model.record import Record
+from vethwork.model.steps import Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from vethwork.model.container import Container, Endpoint, Publication
+    from vethwork.model.network import Network
+
+    Row: TypeAlias = Network | Container | Endpoint | Publication
+
+
+class Plan(Record):
+    """``verb`` and ``subject`` name it (``attach web``). ``adds`` are on record before the first step, ``removes`` until
+    after the last."""
+
+    verb: str
+    subject: str
+    steps: tuple[Step, ...]
+    adds: tuple[Row, ...] = ()
+    removes: tuple[Row, ...] = ()
+    forward: bool = False
+
+    def backward(self) -> tuple[Step, ...]:
+        """The steps that take back every prefix of the plan, last first."""
+        return tuple([undo for step in reversed(self.steps) for undo in step.undo()])
+
+    def recovery(self) -> tuple[Step, ...]:
+        """What is left to do for a plan whose process died somewhere in it."""
+        return self.steps if self.forward else self.backward()
+
+    def commands(self) -> tuple[str, ...]:
+        """The whole plan as shell commands."""
+        return tuple([command for step in self.steps for command in step.describe()])

@@ -1,0 +1,180 @@
+"""Firewall rules as data, and as the nft text that a person would write.
+
+Rules: a *selector* is nft's own spelling of what is looked at (``iifname``, ``ip saddr``); several selectors form nft's
+concatenation. ``str()`` of any record here is nft syntax. What the selectors and types mean in bytes is
+``wire.nftables``'s business; which rules there are is ``plan.ruleset``'s.
+"""
+
+from __future__ import annotations
+
+from vethwork.model.address import Address, Mac, Prefix
+from vethwork.model.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+
+class Span(Record):
+    """A range of ports, both ends in it."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+
+if TYPE_CHECKING:
+    Atom: TypeAlias = str | int | Address | Prefix | Mac | Span
+
+
+class Set(Record):
+    """A named set, or a map where ``data`` is not empty. ``key`` and ``data`` are nft type names.
+
+    ``interval``: keys may be ranges. ``typeof``: the selectors to declare the key by, where no type name says it.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    data: tuple[str, ...] = ()
+    interval: bool = False
+    typeof: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        key = f"typeof {' . '.join(self.typeof)}" if self.typeof else f"type {' . '.join(self.key)}"
+        data = f" : {' . '.join(self.data)}" if self.data else ""
+        flags = "\n\t\tflags interval" if self.interval else ""
+        return f"\t{'map' if self.data else 'set'} {self.name} {{\n\t\t{key}{data}{flags}\n\t}}\n"
+
+
+class Match(Record):
+    """Go on only if the selectors' value is (or with ``negate`` is not) ``value``.
+
+    ``value`` is ``@set``, or constants in nft's words; several constants form an anonymous set. ``mask``, as nft spells
+    it, is laid over the selector first.
+    """
+
+    selectors: tuple[str, ...]
+    value: str | tuple[str, ...]
+    negate: bool = False
+    mask: str = ""
+
+    def __str__(self) -> str:
+        value = self.value if isinstance(self.value, str) else f"{{ {', '.join(self.value)} }}"
+        relation = f"& {self.mask} == " if self.mask else "!= " if self.negate else ""
+        return f"{' . '.join(self.selectors)} {relation}{value}"
+
+
+class Verdict(Record):
+    """``accept``, ``drop``, ``return``, ``jump CHAIN`` or ``goto CHAIN``."""
+
+    word: str
+
+    def __str__(self) -> str:
+        return self.word
+
+
+class VerdictMap(Record):
+    """Do what the map says for the selectors' value; go on if it says nothing."""
+
+    selectors: tuple[str, ...]
+    map: str
+
+    def __str__(self) -> str:
+        return f"{' . '.join(self.selectors)} vmap @{self.map}"
+
+
+class Nat(Record):
+    """Rewrite the destination (``dnat``) or source (``snat``) to what the map says; go on if it says nothing.
+
+    The map's data is an address, or an address and a port.
+    """
+
+    kind: str
+    version: int
+    selectors: tuple[str, ...]
+    map: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {'ip' if self.version == 4 else 'ip6'} to {' . '.join(self.selectors)} map @{self.map}"
+
+
+class Masquerade(Record):
+    """Rewrite the source to the address of the interface that the packet leaves by."""
+
+    def __str__(self) -> str:
+        return "masquerade"
+
+
+if TYPE_CHECKING:
+    Statement: TypeAlias = Match | Verdict | VerdictMap | Nat | Masquerade
+
+
+class Rule(Record):
+    """Statements, left to right."""
+
+    statements: tuple[Statement, ...]
+
+    def __str__(self) -> str:
+        return " ".join(str(statement) for statement in self.statements)
+
+
+class Hook(Record):
+    """Where a base chain hooks into the kernel; a lower ``priority`` goes first (uapi/linux/netfilter_ipv4.h)."""
+
+    type: str
+    hook: str
+    priority: int
+
+    def __str__(self) -> str:
+        # nft takes the name dstnat in prerouting only, and shifts the names for the bridge family.
+        names = {-300: "raw", -200: "filter", -100: "dstnat", 0: "filter", 100: "srcnat"}
+        priority = self.priority if self.hook == "output" else names.get(self.priority, self.priority)
+        return f"type {self.type} hook {self.hook} priority {priority}; policy accept;"
+
+
+class Chain(Record):
+    """Rules in order; a base chain has a ``hook``."""
+
+    name: str
+    rules: tuple[Rule, ...]
+    hook: Hook | None = None
+
+    def __str__(self) -> str:
+        lines = ([str(self.hook)] if self.hook else []) + [str(rule) for rule in self.rules]
+        return f"\tchain {self.name} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}\n"
+
+
+class Table(Record):
+    """A table of one family: ``inet`` or ``bridge``."""
+
+    family: str
+    name: str
+    sets: tuple[Set, ...]
+    chains: tuple[Chain, ...]
+
+    def __str__(self) -> str:
+        inner = "\n".join([str(part) for part in (*self.sets, *self.chains)])
+        return f"table {self.family} {self.name} {{\n{inner}}}\n"
+
+    def set_named(self, name: str) -> Set:
+        """The set or map of that name; KeyError if the table has none."""
+        return {each.name: each for each in self.sets}[name]
+
+
+class Element(Record):
+    """A member of a set, or an entry of a map where ``data`` is not empty."""
+
+    family: str
+    set: str
+    key: tuple[Atom, ...]
+    data: tuple[Atom, ...] = ()
+
+    def __str__(self) -> str:
+        data = f" : {' . '.join(_spell(atom) for atom in self.data)}" if self.data else ""
+        return f"{' . '.join(_spell(atom) for atom in self.key)}{data}"
+
+
+def _spell(atom: Atom) -> str:
+    return f'"{atom}"' if isinstance(atom, str) and "." in atom else str(atom)

@@ -1,0 +1,237 @@
+"""Steps: the small facts that a plan is made of. Each says itself as commands, and names its own opposite.
+
+Rules: a step is data; ``kernel`` does it. ``describe()`` gives shell commands that do the same job when pasted as root.
+``undo()`` gives the steps that take it back, which must be harmless where the step was never done, or is undone already.
+A namespace is named by its path; the empty path is the host's own. Doing a step twice is harmless wherever the kernel
+can tell (an address that is there already is fine); a link that exists already is a refusal, for it may be somebody's.
+"""
+
+from __future__ import annotations
+
+from vethwork.model.address import Address, Interface, Mac, Prefix
+from vethwork.model.record import Record
+from vethwork.model.ruleset import Element, Table
+
+LINK_GROUP = 0x76657468
+"""The link group ("veth" in ASCII) that every link of ours carries from its first moment: our mark in the kernel."""
+
+
+def in_netns(netns: str, command: str) -> str:
+    """Spell a command so that it runs in a namespace."""
+    return f"nsenter --net={netns} {command}" if netns else command
+
+
+def ip_in(netns: str, rest: str) -> str:
+    """Spell an ``ip`` command for a namespace."""
+    return in_netns(netns, f"ip {rest}")
+
+
+def _nft(*lines: str) -> str:
+    return "nft -f - <<'END'\n" + "".join([f"{line}\n" for line in lines]) + "END"
+
+
+def _replace_table(table: Table) -> tuple[str, ...]:
+    name = f"table {table.family} {table.name}"
+    return (f"add {name}", f"delete {name}", str(table).rstrip("\n"))
+
+
+def _lines(verb: str, elements: tuple[Element, ...]) -> list[str]:
+    return [f"{verb} element {each.family} vethwork {each.set} {{ {each} }}" for each in elements]
+
+
+class Step(Record):
+    """The base of all steps."""
+
+    def describe(self) -> tuple[str, ...]:
+        """The commands that a person would have typed for it."""
+        raise NotImplementedError
+
+    def undo(self) -> tuple[Step, ...]:
+        """The steps that take it back; none where there is nothing to take back."""
+        return ()
+
+
+class PinNetns(Step):
+    """Make a network namespace and keep it alive by a bind mount at ``path``, so that it outlives its processes."""
+
+    path: str
+
+    def describe(self) -> tuple[str, ...]:
+        return (f"mkdir -p {self.path.rpartition('/')[0]} && touch {self.path} && unshare --net={self.path} true",)
+
+    def undo(self) -> tuple[Step, ...]:
+        return (UnpinNetns(self.path),)
+
+
+class UnpinNetns(Step):
+    """Let go of a pinned namespace; the kernel takes it down, and every veth in it, when its last process ends."""
+
+    path: str
+
+    def describe(self) -> tuple[str, ...]:
+        return (f"umount {self.path} && rm {self.path}",)
+
+
+class CreateBridge(Step):
+    """Make a bridge on the host, with a MAC address of its own that does not follow its ports."""
+
+    ifname: str
+    mac: Mac
+    mtu: int
+
+    def describe(self) -> tuple[str, ...]:
+        return (f"ip link add {self.ifname} mtu {self.mtu} address {self.mac} group {LINK_GROUP} type bridge",)
+
+    def undo(self) -> tuple[Step, ...]:
+        return (DeleteLink("", self.ifname),)
+
+
+class CreateVeth(Step):
+    """Make a veth pair, each end in its final namespace under its final name; the host end up and in its bridge.
+
+    ``master`` empty leaves the host end down and in no bridge. ``mtu`` is in bytes.
+    """
+
+    host_ifname: str
+    master: str
+    netns: str
+    ifname: str
+    mac: Mac
+    mtu: int
+
+    def describe(self) -> tuple[str, ...]:
+        peer = f"peer name {self.ifname} address {self.mac} mtu {self.mtu} netns {self.netns}"
+        make = f"ip link add {self.host_ifname} mtu {self.mtu} group {LINK_GROUP} type veth {peer}"
+        return (make, f"ip link set {self.host_ifname} master {self.master} up") if self.master else (make,)
+
+    def undo(self) -> tuple[Step, ...]:
+        return (DeleteLink("", self.host_ifname),)
+
+
+class MoveLink(Step):
+    """Move a link to another namespace under another name; it arrives down."""
+
+    netns: str
+    ifname: str
+    to_netns: str
+    to_ifname: str
+    mac: Mac
+
+    def describe(self) -> tuple[str, ...]:
+        target = self.to_netns or "/proc/$$/ns/net"
+        move = f"ip link set {self.ifname} down name {self.to_ifname} address {self.mac} netns {target}"
+        return (in_netns(self.netns, move),)
+
+    def undo(self) -> tuple[Step, ...]:
+        return (MoveLink(self.to_netns, self.to_ifname, self.netns, self.ifname, self.mac),)
+
+
+class DeleteLink(Step):
+    """Delete a link (with a veth, its peer too). One that is gone already is fine; one without our mark is not touched."""
+
+    netns: str
+    ifname: str
+
+    def describe(self) -> tuple[str, ...]:
+        return (ip_in(self.netns, f"link del {self.ifname}"),)
+
+
+class SetLinkUp(Step):
+    """Bring a link up."""
+
+    netns: str
+    ifname: str
+
+    def describe(self) -> tuple[str, ...]:
+        return (ip_in(self.netns, f"link set {self.ifname} up"),)
+
+
+class AddAddress(Step):
+    """Give a link an address. IPv6 skips duplicate address detection: who has which address is on record."""
+
+    netns: str
+    ifname: str
+    interface: Interface
+
+    def describe(self) -> tuple[str, ...]:
+        nodad = " nodad" if self.interface.address.version == 6 else ""
+        return (ip_in(self.netns, f"addr replace {self.interface} dev {self.ifname}{nodad}"),)
+
+
+class AddRoute(Step):
+    """Add a route by a gateway; ``prefix`` None is the default route. ``metric`` 0 is the kernel's own choice."""
+
+    netns: str
+    ifname: str
+    prefix: Prefix | None
+    gateway: Address
+    metric: int = 0
+
+    def describe(self) -> tuple[str, ...]:
+        metric = f" metric {self.metric}" if self.metric else ""
+        route = f"route replace {self.prefix or 'default'} via {self.gateway} dev {self.ifname}{metric}"
+        return (ip_in(self.netns, route),)
+
+
+class IsolatePort(Step):
+    """Keep a bridge port from speaking to the other isolated ports of its bridge (IFLA_BRPORT_ISOLATED)."""
+
+    ifname: str
+
+    def describe(self) -> tuple[str, ...]:
+        return (f"bridge link set dev {self.ifname} isolated on",)
+
+
+class SetSysctl(Step):
+    """Write a sysctl of a namespace, given as its path under /proc/sys/net; not written where it has the value already."""
+
+    netns: str
+    path: str
+    value: str
+
+    def describe(self) -> tuple[str, ...]:
+        return (in_netns(self.netns, f"sh -c 'echo {self.value} > /proc/sys/net/{self.path}'"),)
+
+
+class LoadRuleset(Step):
+    """Replace the whole of our two tables by the static ruleset and these elements, in one atomic batch."""
+
+    tables: tuple[Table, ...]
+    elements: tuple[Element, ...]
+
+    def describe(self) -> tuple[str, ...]:
+        return (_nft(*[line for table in self.tables for line in _replace_table(table)], *_lines("add", self.elements)),)
+
+
+class ChangeElements(Step):
+    """Delete and add elements of our sets in one atomic batch; deletions go first."""
+
+    deletes: tuple[Element, ...]
+    adds: tuple[Element, ...]
+
+    def describe(self) -> tuple[str, ...]:
+        return (_nft(*_lines("delete", self.deletes), *_lines("add", self.adds)),)
+
+    def undo(self) -> tuple[Step, ...]:
+        return (ChangeElements(self.adds, self.deletes),)
+
+
+class ForgetFlows(Step):
+    """Delete the conntrack entries that were sent to a range of this host's ports, so that no flow keeps an old way.
+
+    ``host_ip`` None: to any address of the host. Flows that merely pass through the host are left alone.
+    """
+
+    protocol: str
+    host_ip: Address | None
+    first: int
+    last: int
+
+    def describe(self) -> tuple[str, ...]:
+        to = f" --orig-dst {self.host_ip}" if self.host_ip and not self.host_ip.is_any else ""
+        family = f"-f ipv{self.host_ip.version} " if self.host_ip else ""
+        return tuple(
+            f"conntrack -D {family}-p {self.protocol} --dport {port}{to} 2>/dev/null || true"
+            for port in range(self.first, self.last + 1)
+        )
+
