@@ -85,7 +85,9 @@ class Prefix(Record):
         interface = Interface.parse(text)
         prefix = cls(interface.prefix.address, interface.length)
         if interface.address != prefix.address:
-            raise RequestError(f"subnet {text}: bits are set beyond the prefix", hint=f"did you mean {prefix}?")
+            raise RequestError(
+                f"subnet {text}: bits are set beyond the prefix", hint=f"did you mean {prefix}?"
+            )
         return prefix
 
     @property
@@ -126,14 +128,19 @@ class Interface(Record):
         host, slash, length = text.partition("/")
         address = Address.parse(host)
         if not slash or not _is_decimal(length, 3) or int(length) > BITS[address.version]:
-            raise RequestError(f"{text!r:.80}: needs a prefix length of 0 to {BITS[address.version]}", hint="as in 10.77.0.0/24")
+            raise RequestError(
+                f"{text!r:.80}: needs a prefix length of 0 to {BITS[address.version]}",
+                hint="as in 10.77.0.0/24",
+            )
         return cls(address, int(length))
 
     @property
     def prefix(self) -> Prefix:
         """The subnet it lies in."""
         host_bits = BITS[self.address.version] - self.length
-        return Prefix(Address(self.address.version, self.address.value >> host_bits << host_bits), self.length)
+        return Prefix(
+            Address(self.address.version, self.address.value >> host_bits << host_bits), self.length
+        )
 
     def __str__(self) -> str:
         return f"{self.address}/{self.length}"
@@ -149,10 +156,14 @@ class Mac(Record):
         """Read ``02:76:0a:4d:00:02``. Raises RequestError; a group address is refused (IEEE 802, I/G bit)."""
         parts = text.replace("-", ":").split(":")
         if len(parts) != 6 or not all(len(part) == 2 and _is_hex(part) for part in parts):
-            raise RequestError(f"MAC address {text!r:.80}: not six pairs of hex digits", hint="as in 02:76:0a:4d:00:02")
+            raise RequestError(
+                f"MAC address {text!r:.80}: not six pairs of hex digits", hint="as in 02:76:0a:4d:00:02"
+            )
         value = int("".join(parts), 16)
         if value >> 40 & 1 or value == 0:
-            raise RequestError(f"MAC address {text}: not a unicast address", hint="clear the lowest bit of the first byte")
+            raise RequestError(
+                f"MAC address {text}: not a unicast address", hint="clear the lowest bit of the first byte"
+            )
         return cls(value)
 
     @classmethod

@@ -39,12 +39,19 @@ class Mode(Record):
             return cls(kind, NetnsPath.parse(target))
         if colon:
             raise RequestError(
-                f"network mode {text!r:.80}: unknown", hint="host, none, container:NAME, ns:PATH or a network's name"
+                f"network mode {text!r:.80}: unknown",
+                hint="host, none, container:NAME, ns:PATH or a network's name",
             )
         return cls("network", Name.parse(text))
 
     def __str__(self) -> str:
-        return self.target if self.kind == "network" else f"{self.kind}:{self.target}" if self.target else self.kind
+        return (
+            self.target
+            if self.kind == "network"
+            else f"{self.kind}:{self.target}"
+            if self.target
+            else self.kind
+        )
 
 
 class Container(Record):

@@ -70,7 +70,9 @@ class Network(Record):
             if address in subnet.prefix:
                 return subnet
         have = ", ".join(str(subnet.prefix) for subnet in self.subnets)
-        raise RequestError(f"network {self.name}: {address} lies in none of its subnets", hint=f"it has {have}")
+        raise RequestError(
+            f"network {self.name}: {address} lies in none of its subnets", hint=f"it has {have}"
+        )
 
 
 class NetworkRequest(Record):

@@ -47,13 +47,20 @@ class Publish(Record):
         if host_last - host_first != last - first:
             raise RequestError(f"publish {text!r:.80}: the two ranges differ in size")
         if colon and not host and host_ip is None:
-            raise RequestError(f"publish {text!r:.80}: a port is missing before the colon", hint="as in 8080:80")
+            raise RequestError(
+                f"publish {text!r:.80}: a port is missing before the colon", hint="as in 8080:80"
+            )
         if not host and last > first:
-            raise RequestError(f"publish {text!r:.80}: a range needs its host ports named", hint=f"as in {container}:{container}")
+            raise RequestError(
+                f"publish {text!r:.80}: a range needs its host ports named",
+                hint=f"as in {container}:{container}",
+            )
         return cls.check(protocol if slash else "tcp", host_ip, host_first, first, last - first + 1)
 
     @classmethod
-    def check(cls, protocol: str, host_ip: Address | None, host_port: int, container_port: int, count: int = 1) -> Self:
+    def check(
+        cls, protocol: str, host_ip: Address | None, host_port: int, container_port: int, count: int = 1
+    ) -> Self:
         """Build one from parts that came from outside. Raises RequestError for what cannot be published."""
         if protocol not in PROTOCOLS:
             raise RequestError(f"publish: protocol {protocol!r:.40} is none of {', '.join(PROTOCOLS)}")
@@ -96,7 +103,8 @@ class Publish(Record):
             and self.host_port <= other.last
             and other.host_port <= self.last
             and any(
-                self.host_ip in (None, Address(version, 0), other.host_ip) or other.host_ip in (None, Address(version, 0))
+                self.host_ip in (None, Address(version, 0), other.host_ip)
+                or other.host_ip in (None, Address(version, 0))
                 for version in self.versions
                 if version in other.versions
             )
@@ -106,7 +114,13 @@ class Publish(Record):
         def spell(first: int) -> str:
             return f"{first}-{first + self.count - 1}" if self.count > 1 else str(first)
 
-        host = "" if self.host_ip is None else f"[{self.host_ip}]:" if self.host_ip.version == 6 else f"{self.host_ip}:"
+        host = (
+            ""
+            if self.host_ip is None
+            else f"[{self.host_ip}]:"
+            if self.host_ip.version == 6
+            else f"{self.host_ip}:"
+        )
         return f"{host}{spell(self.host_port)}:{spell(self.container_port)}/{self.protocol}"
 
 
@@ -115,10 +129,14 @@ def _split_host(text: str, ports: str) -> tuple[Address | None, str]:
     if ports.startswith("["):
         inner, bracket, rest = ports[1:].partition("]:")
         if not bracket or ":" not in inner:
-            raise RequestError(f"publish {text!r:.80}: an IPv6 address goes in brackets", hint="as in [fd00::1]:8080:80")
+            raise RequestError(
+                f"publish {text!r:.80}: an IPv6 address goes in brackets", hint="as in [fd00::1]:8080:80"
+            )
         return Address.parse(inner), rest
     if ports.count(":") > 2:
-        raise RequestError(f"publish {text!r:.80}: an IPv6 address goes in brackets", hint="as in [fd00::1]:8080:80")
+        raise RequestError(
+            f"publish {text!r:.80}: an IPv6 address goes in brackets", hint="as in [fd00::1]:8080:80"
+        )
     if ports.count(":") == 2:
         host, _, rest = ports.partition(":")
         return Address.parse(host), rest
@@ -129,7 +147,9 @@ def _parse_range(text: str, ports: str) -> tuple[int, int]:
     first, dash, last = ports.partition("-")
     for port in (first, last) if dash else (first,):
         if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
-            raise RequestError(f"publish {text!r:.80}: {port!r:.40} is not a port, 1 to 65535", hint="as in 8080:80/tcp")
+            raise RequestError(
+                f"publish {text!r:.80}: {port!r:.40} is not a port, 1 to 65535", hint="as in 8080:80/tcp"
+            )
     if dash and int(last) < int(first):
         raise RequestError(f"publish {text!r:.80}: the range {ports} runs backwards")
     return int(first), int(last or first)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Self, dataclass_transform
+    from typing import Any, ClassVar, Self, dataclass_transform
 else:
 
     def dataclass_transform(**_):  # what type checkers see; at run time it is nothing
@@ -54,8 +54,8 @@ class Record(metaclass=RecordType):
     # Class variables, put there by RecordType.
     __annotations__ = {}
     if TYPE_CHECKING:
-        _fields: tuple[str, ...] = ()
-        _defaults: dict[str, Any] = {}
+        _fields: ClassVar[tuple[str, ...]] = ()
+        _defaults: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, *args: Any, **named: Any) -> None:
         fields = self._fields

@@ -57,7 +57,9 @@ class PinNetns(Step):
     path: str
 
     def describe(self) -> tuple[str, ...]:
-        return (f"mkdir -p {self.path.rpartition('/')[0]} && touch {self.path} && unshare --net={self.path} true",)
+        return (
+            f"mkdir -p {self.path.rpartition('/')[0]} && touch {self.path} && unshare --net={self.path} true",
+        )
 
     def undo(self) -> tuple[Step, ...]:
         return (UnpinNetns(self.path),)
@@ -80,7 +82,9 @@ class CreateBridge(Step):
     mtu: int
 
     def describe(self) -> tuple[str, ...]:
-        return (f"ip link add {self.ifname} mtu {self.mtu} address {self.mac} group {LINK_GROUP} type bridge",)
+        return (
+            f"ip link add {self.ifname} mtu {self.mtu} address {self.mac} group {LINK_GROUP} type bridge",
+        )
 
     def undo(self) -> tuple[Step, ...]:
         return (DeleteLink("", self.ifname),)
@@ -200,7 +204,12 @@ class LoadRuleset(Step):
     elements: tuple[Element, ...]
 
     def describe(self) -> tuple[str, ...]:
-        return (_nft(*[line for table in self.tables for line in _replace_table(table)], *_lines("add", self.elements)),)
+        return (
+            _nft(
+                *[line for table in self.tables for line in _replace_table(table)],
+                *_lines("add", self.elements),
+            ),
+        )
 
 
 class ChangeElements(Step):
@@ -234,4 +243,3 @@ class ForgetFlows(Step):
             f"conntrack -D {family}-p {self.protocol} --dport {port}{to} 2>/dev/null || true"
             for port in range(self.first, self.last + 1)
         )
-

@@ -16,6 +16,7 @@ Rules: no rule names a container, a network or a port. IPv4 and IPv6 are made by
 from __future__ import annotations
 
 from vethwork.model.ruleset import Chain, Hook, Masquerade, Match, Nat, Rule, Set, Table, Verdict, VerdictMap
+from vethwork.model.steps import LINK_GROUP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -215,7 +216,11 @@ BRIDGE = Table(
         ),
         Chain(
             "prerouting",
-            (_rule(Match(("iifname",), "@ports"), Verdict("goto port")),),
+            (
+                _rule(Match(("iifname",), "@ports"), Verdict("goto port")),
+                # A link of ours that is nobody's yet, or no longer, is mute.
+                _rule(Match(("iifgroup",), str(LINK_GROUP)), DROP),
+            ),
             Hook("filter", "prerouting", BRIDGE_FILTER),
         ),
     ),

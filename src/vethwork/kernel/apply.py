@@ -1,0 +1,147 @@
+"""The one door to the kernel: a step goes in, the machine changes or KernelRefused comes out.
+
+Rules: a :class:`Kernel` stands in the namespace of the thread that made it, which is *the host*; it holds one socket for
+each namespace it was sent to and closes them all. :meth:`Kernel.apply` does steps in order. Which function does
+which step is a table.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vethwork.errors import VethworkError
+from vethwork.kernel import sysctl
+from vethwork.kernel.conntrack import forget_flows
+from vethwork.kernel.links import RouteDoor
+from vethwork.kernel.netns import inside, open_netns, pin, unpin
+from vethwork.kernel.nftables import NftSocket
+from vethwork.kernel.socket import NETLINK_NETFILTER, NetlinkSocket
+from vethwork.model import steps as do
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, Self
+
+    from vethwork.model.address import Address
+    from vethwork.model.steps import Step
+
+
+class Kernel:
+    """The kernel as seen from one host namespace. A context manager; not for use by two threads at once."""
+
+    def __init__(self) -> None:
+        self._fds: dict[str, int] = {}
+        self._doors: dict[str, RouteDoor] = {}
+        self._nft: NftSocket | None = None
+        self._waiting: RouteDoor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every socket and namespace."""
+        for door in self._doors.values():
+            door.close()
+        for fd in self._fds.values():
+            os.close(fd)
+        if self._nft is not None:
+            self._nft.close()
+        self._fds, self._doors, self._nft, self._waiting = {}, {}, None, None
+
+    def netns_fd(self, netns: str) -> int:
+        """The namespace at a path, opened once; empty is the host's. Raises RequestError."""
+        if netns not in self._fds:
+            self._fds[netns] = open_netns(netns)
+        return self._fds[netns]
+
+    def door(self, netns: str) -> RouteDoor:
+        """The rtnetlink socket of a namespace; what waits at another door goes out first."""
+        if netns not in self._doors:
+            self._doors[netns] = inside(self.netns_fd(netns), RouteDoor) if netns else RouteDoor()
+        door = self._doors[netns]
+        if self._waiting is not door:
+            self.flush()
+            self._waiting = door
+        return door
+
+    @property
+    def nft(self) -> NftSocket:
+        """The nftables socket of the host."""
+        if self._nft is None:
+            self._nft = NftSocket()
+        return self._nft
+
+    def flush(self) -> None:
+        """Send what waits at the door. Raises KernelRefused."""
+        if self._waiting is not None:
+            self._waiting.flush()
+
+    def apply(self, steps: Iterable[Step], watch: Callable[[Step], None] | None = None) -> None:
+        """Do steps in order. Raises KernelRefused at the first that fails; what was done stays done.
+
+        ``watch`` is called after each step, with nothing left waiting: who watches sees every step by itself.
+        """
+        for step in steps:
+            DOERS[type(step)](self, step)
+            if watch is not None:
+                self.flush()
+                watch(step)
+        self.flush()
+
+    def attempt(
+        self, steps: Iterable[Step], watch: Callable[[Step], None] | None = None
+    ) -> list[VethworkError]:
+        """Do every step, whatever becomes of the others; give what failed."""
+        failed: list[VethworkError] = []
+        for step in steps:
+            try:
+                self.apply((step,), watch)
+            except VethworkError as error:
+                failed.append(error)
+        return failed
+
+    def local_addresses(self) -> frozenset[Address]:
+        """Every address that the host holds."""
+        return frozenset(interface.address for _, interface in self.door("").addresses())
+
+
+def _forget_flows(kernel: Kernel, step: do.ForgetFlows) -> None:
+    with NetlinkSocket(NETLINK_NETFILTER) as socket:
+        local: list[frozenset[Address]] = []
+
+        def is_local(address: Address) -> bool:
+            if not local:
+                local.append(kernel.local_addresses())
+            return address in local[0] or address.is_loopback
+
+        forget_flows(socket, step.protocol, step.host_ip, step.first, step.last, is_local)
+
+
+def _set_sysctl(kernel: Kernel, step: do.SetSysctl) -> None:
+    kernel.flush()
+    if step.netns:
+        inside(kernel.netns_fd(step.netns), lambda: sysctl.ensure(step.path, step.value))
+    else:
+        sysctl.ensure(step.path, step.value)
+
+
+DOERS: dict[type[Step], Callable[[Kernel, Any], None]] = {
+    do.PinNetns: lambda kernel, step: pin(step.path),
+    do.UnpinNetns: lambda kernel, step: unpin(step.path),
+    do.CreateBridge: lambda kernel, step: kernel.door("").create_bridge(step),
+    do.CreateVeth: lambda kernel, step: kernel.door("").create_veth(step, kernel.netns_fd(step.netns)),
+    do.MoveLink: lambda kernel, step: kernel.door(step.netns).move(step, kernel.netns_fd(step.to_netns)),
+    do.DeleteLink: lambda kernel, step: kernel.door(step.netns).delete(step),
+    do.SetLinkUp: lambda kernel, step: kernel.door(step.netns).set_up(step),
+    do.AddAddress: lambda kernel, step: kernel.door(step.netns).add_address(step),
+    do.AddRoute: lambda kernel, step: kernel.door(step.netns).add_route(step),
+    do.IsolatePort: lambda kernel, step: kernel.door("").isolate(step),
+    do.SetSysctl: _set_sysctl,
+    do.LoadRuleset: lambda kernel, step: kernel.nft.replace(step.tables, step.elements),
+    do.ChangeElements: lambda kernel, step: kernel.nft.change(step.deletes, step.adds),
+    do.ForgetFlows: _forget_flows,
+}

@@ -1,0 +1,163 @@
+"""Links, addresses and routes: one socket for each namespace, and requests that wait to go out together.
+
+Rules: a :class:`RouteDoor` queues what changes, and sends the queue in one system call when somebody needs an answer,
+when another door is next, or when the plan ends. A link's index is asked for once.
+"""
+
+from __future__ import annotations
+
+from errno import EEXIST, ENODEV
+
+from vethwork.errors import KernelRefused
+from vethwork.kernel.socket import NETLINK_ROUTE, NetlinkSocket
+from vethwork.model.steps import (
+    LINK_GROUP,
+    AddAddress,
+    AddRoute,
+    CreateBridge,
+    CreateVeth,
+    DeleteLink,
+    IsolatePort,
+    MoveLink,
+    SetLinkUp,
+)
+from vethwork.wire import rtnetlink
+from vethwork.wire.rtnetlink import Link
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from vethwork.model.address import Interface
+    from vethwork.wire.netlink import Message
+
+BRIDGE_PORTS = 1023
+"""A bridge takes no more (BR_MAX_PORTS is 1 << 10, port 0 is not used: net/bridge/br_private.h)."""
+
+
+class RouteDoor:
+    """An rtnetlink socket of one namespace, made in the namespace by whoever constructs it."""
+
+    def __init__(self) -> None:
+        self._socket = NetlinkSocket(NETLINK_ROUTE)
+        self._queue: list[tuple[Message, str]] = []
+        self._indexes: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Give the descriptor back; what is queued and not sent is dropped."""
+        self._socket.close()
+
+    def queue(self, message: Message, doing: str) -> None:
+        """Let a request wait for :meth:`flush`."""
+        self._queue.append((message, doing))
+
+    def flush(self) -> None:
+        """Send what waits. Raises KernelRefused for the first request that was refused."""
+        if self._queue:
+            waiting, self._queue = self._queue, []
+            self._socket.transact(waiting)
+
+    def link(self, ifname: str) -> Link | None:
+        """Look a link up by name."""
+        self.flush()
+        try:
+            return rtnetlink.parse_link(self._socket.ask(rtnetlink.get_link(ifname), f"look up {ifname}")[0])
+        except KernelRefused as refused:
+            if refused.errno == ENODEV:
+                return None
+            raise
+
+    def index(self, ifname: str) -> int:
+        """A link's index. Raises KernelRefused (ENODEV) if there is no such link."""
+        if ifname not in self._indexes:
+            link = self.link(ifname)
+            if link is None:
+                raise KernelRefused(
+                    f"look up {ifname}", ENODEV, hint="somebody deleted it; 'vethwork restore' brings it back"
+                )
+            self._indexes[ifname] = link.index
+        return self._indexes[ifname]
+
+    def links(self) -> tuple[Link, ...]:
+        """Every link of the namespace."""
+        self.flush()
+        return tuple(
+            [rtnetlink.parse_link(body) for body in self._socket.dump(rtnetlink.get_link(), "list links")]
+        )
+
+    def addresses(self) -> tuple[tuple[int, Interface], ...]:
+        """Every address of the namespace, with the index of its link."""
+        self.flush()
+        bodies = self._socket.dump(rtnetlink.get_addresses(), "list addresses")
+        return tuple([rtnetlink.parse_address(body) for body in bodies])
+
+    def routes(self) -> tuple[rtnetlink.Route, ...]:
+        """Every unicast route of the namespace."""
+        self.flush()
+        parsed = [
+            rtnetlink.parse_route(body) for body in self._socket.dump(rtnetlink.get_routes(), "list routes")
+        ]
+        return tuple([route for route in parsed if route])
+
+    def create_bridge(self, step: CreateBridge) -> None:
+        """Queue it."""
+        self.queue(rtnetlink.new_bridge(step.ifname, step.mac, step.mtu), f"create bridge {step.ifname}")
+
+    def create_veth(self, step: CreateVeth, netns_fd: int) -> None:
+        """Do it at once, for the namespace's own requests come next. Raises KernelRefused, with what the errno means here."""
+        master = self.index(step.master) if step.master else 0
+        message = rtnetlink.new_veth(step.host_ifname, master, netns_fd, step.ifname, step.mac, step.mtu)
+        doing = f"create veth {step.host_ifname} with its peer {step.ifname} in {step.netns}"
+        self.flush()
+        try:
+            self._socket.ask(message, doing)
+        except KernelRefused as refused:
+            raise KernelRefused(
+                doing, refused.errno, refused.extack, hint=_veth_hint(refused.errno, step)
+            ) from refused
+
+    def delete(self, step: DeleteLink) -> None:
+        """Do it at once. A link that is gone is fine; one that is not ours stays."""
+        link = self.link(step.ifname)
+        self._indexes.pop(step.ifname, None)
+        if link is None or link.group != LINK_GROUP:
+            return
+        try:
+            self._socket.ask(rtnetlink.delete_link(link.index), f"delete link {step.ifname}")
+        except KernelRefused as refused:
+            if refused.errno != ENODEV:
+                raise
+
+    def move(self, step: MoveLink, netns_fd: int) -> None:
+        """Do it at once. A link that is gone is fine: the kernel deletes a veth pair with either end's namespace."""
+        link = self.link(step.ifname)
+        self._indexes.pop(step.ifname, None)
+        if link is not None and link.group == LINK_GROUP:
+            message = rtnetlink.move_link(link.index, netns_fd, step.to_ifname, step.mac)
+            self._socket.ask(
+                message, f"move link {step.ifname} to {step.to_netns or 'the host'} as {step.to_ifname}"
+            )
+
+    def set_up(self, step: SetLinkUp) -> None:
+        """Queue it."""
+        self.queue(rtnetlink.link_up(self.index(step.ifname)), f"bring up {step.ifname}")
+
+    def isolate(self, step: IsolatePort) -> None:
+        """Queue it."""
+        self.queue(rtnetlink.isolate_port(self.index(step.ifname)), f"isolate bridge port {step.ifname}")
+
+    def add_address(self, step: AddAddress) -> None:
+        """Queue it."""
+        message = rtnetlink.new_address(self.index(step.ifname), step.interface)
+        self.queue(message, f"add address {step.interface} to {step.ifname}")
+
+    def add_route(self, step: AddRoute) -> None:
+        """Queue it."""
+        message = rtnetlink.new_route(self.index(step.ifname), step.prefix, step.gateway, step.metric)
+        self.queue(message, f"add route {step.prefix or 'default'} via {step.gateway}")
+
+
+def _veth_hint(errno: int, step: CreateVeth) -> str:
+    if errno == EEXIST:
+        return f"the container has a {step.ifname} already, or the host a {step.host_ifname}"
+    if errno == 54:  # EXFULL
+        return f"bridge {step.master} is full: the kernel takes {BRIDGE_PORTS} ports on one"
+    return ""

@@ -1,0 +1,229 @@
+"""Links, addresses and routes as rtnetlink spells them.
+
+Sources: include/uapi/linux/{rtnetlink,if_link,if_addr,veth,if_bridge}.h and rtnetlink(7).
+
+Rules: a function that makes a request gives a :class:`Message`; indexes and namespace descriptors are looked up by the
+caller. A function that reads an answer gives a record, or None where the body is of another kind.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from sys import byteorder
+
+from vethwork.model.address import Address, Interface, Mac, Prefix
+from vethwork.model.record import Record
+from vethwork.model.steps import LINK_GROUP
+from vethwork.wire.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    Message,
+    attribute,
+    attributes,
+    nested,
+    string,
+    u8,
+    u32,
+)
+
+AF_UNSPEC, AF_INET, AF_INET6, AF_BRIDGE = 0, 2, 10, 7
+FAMILY = {4: AF_INET, 6: AF_INET6}
+
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
+RTM_NEWADDR, RTM_GETADDR = 20, 22
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_PROTINFO = 1, 3, 4, 10, 12
+IFLA_LINKINFO, IFLA_GROUP, IFLA_NET_NS_FD = 18, 27, 28
+IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER, IFLA_BRPORT_ISOLATED = 1, 2, 1, 33
+IFF_UP = 1
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NODAD = 1, 2, 4, 8, 0x02
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
+RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST = 254, 4, 0, 1
+
+_IFINFO = Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
+_IFADDR = Struct("=BBBBi")  # struct ifaddrmsg: family, prefix length, flags, scope, index
+_RTMSG = Struct(
+    "=BBBBBBBBI"
+)  # struct rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
+
+
+class Link(Record):
+    """A link as the kernel tells it. ``kind`` is empty for hardware and loopback; ``master`` 0 means none."""
+
+    index: int
+    ifname: str
+    kind: str
+    group: int
+    master: int
+    mtu: int
+    mac: Mac
+    up: bool
+
+
+class Route(Record):
+    """A route: ``prefix`` of length 0 is a default route. ``oif`` 0: by no single link."""
+
+    prefix: Prefix
+    oif: int
+    gateway: Address | None
+
+
+def _kind(name: str, *data: bytes) -> bytes:
+    info = (
+        (string(IFLA_INFO_KIND, name), nested(IFLA_INFO_DATA, *data))
+        if data
+        else (string(IFLA_INFO_KIND, name),)
+    )
+    return nested(IFLA_LINKINFO, *info)
+
+
+def new_bridge(ifname: str, mac: Mac, mtu: int) -> Message:
+    """A bridge with a MAC address that stays, in our link group."""
+    body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + string(IFLA_IFNAME, ifname) + u32(IFLA_MTU, mtu)
+    body += attribute(IFLA_ADDRESS, mac.packed) + u32(IFLA_GROUP, LINK_GROUP) + _kind("bridge")
+    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
+
+
+def new_veth(host_ifname: str, master: int, netns_fd: int, ifname: str, mac: Mac, mtu: int) -> Message:
+    """A veth pair in one message: the peer in its final namespace; the host end up and in its bridge, if it has one.
+
+    The peer cannot be made up: the kernel refuses with ENOTCONN while the other end does not exist.
+    """
+    peer = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + string(IFLA_IFNAME, ifname) + u32(IFLA_MTU, mtu)
+    peer += attribute(IFLA_ADDRESS, mac.packed) + u32(IFLA_GROUP, LINK_GROUP) + u32(IFLA_NET_NS_FD, netns_fd)
+    up = IFF_UP if master else 0
+    body = _IFINFO.pack(AF_UNSPEC, 0, 0, up, up) + string(IFLA_IFNAME, host_ifname) + u32(IFLA_MTU, mtu)
+    body += u32(IFLA_GROUP, LINK_GROUP) + (u32(IFLA_MASTER, master) if master else b"")
+    return Message(
+        RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body + _kind("veth", attribute(VETH_INFO_PEER, peer))
+    )
+
+
+def move_link(index: int, netns_fd: int, ifname: str, mac: Mac) -> Message:
+    """Move a link to another namespace, under another name and MAC address."""
+    body = _IFINFO.pack(AF_UNSPEC, 0, index, 0, IFF_UP) + u32(IFLA_NET_NS_FD, netns_fd)
+    return Message(RTM_SETLINK, 0, body + string(IFLA_IFNAME, ifname) + attribute(IFLA_ADDRESS, mac.packed))
+
+
+def link_up(index: int) -> Message:
+    """Bring a link up."""
+    return Message(RTM_SETLINK, 0, _IFINFO.pack(AF_UNSPEC, 0, index, IFF_UP, IFF_UP))
+
+
+def isolate_port(index: int) -> Message:
+    """Set a bridge port's isolated flag."""
+    body = _IFINFO.pack(AF_BRIDGE, 0, index, 0, 0)
+    return Message(RTM_SETLINK, 0, body + nested(IFLA_PROTINFO, u8(IFLA_BRPORT_ISOLATED, 1)))
+
+
+def delete_link(index: int) -> Message:
+    """Delete a link."""
+    return Message(RTM_DELLINK, 0, _IFINFO.pack(AF_UNSPEC, 0, index, 0, 0))
+
+
+def get_link(ifname: str = "") -> Message:
+    """Ask for one link by name, or (as a dump) for all."""
+    return Message(
+        RTM_GETLINK, 0, _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + (string(IFLA_IFNAME, ifname) if ifname else b"")
+    )
+
+
+def parse_link(body: bytes) -> Link:
+    """Read a link. Raises ValueError if it is cut short."""
+    if len(body) < _IFINFO.size:
+        raise ValueError("link message is cut short")
+    _, _, index, flags, _ = _IFINFO.unpack_from(body)
+    found = attributes(body, _IFINFO.size)
+    kind = attributes(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")
+    return Link(
+        index,
+        _text(found.get(IFLA_IFNAME, b"")),
+        _text(kind),
+        _number(found.get(IFLA_GROUP)),
+        _number(found.get(IFLA_MASTER)),
+        _number(found.get(IFLA_MTU)),
+        Mac(int.from_bytes(found.get(IFLA_ADDRESS, b""), "big")),
+        bool(flags & IFF_UP),
+    )
+
+
+def new_address(index: int, interface: Interface) -> Message:
+    """Give a link an address; an address it has already is fine."""
+    address = interface.address
+    flags = IFA_F_NODAD if address.version == 6 else 0
+    body = _IFADDR.pack(FAMILY[address.version], interface.length, flags, 0, index)
+    body += attribute(IFA_LOCAL, address.packed) + attribute(IFA_ADDRESS, address.packed)
+    if address.version == 4 and interface.length < 31:  # RFC 3021: a /31 has no broadcast address
+        body += attribute(IFA_BROADCAST, interface.prefix.last.packed)
+    return Message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body)
+
+
+def get_addresses() -> Message:
+    """Ask (as a dump) for every address of the namespace."""
+    return Message(RTM_GETADDR, 0, _IFADDR.pack(AF_UNSPEC, 0, 0, 0, 0))
+
+
+def parse_address(body: bytes) -> tuple[int, Interface]:
+    """Read an address: its link's index, and itself. Raises ValueError if it is cut short."""
+    if len(body) < _IFADDR.size:
+        raise ValueError("address message is cut short")
+    _, length, _, _, index = _IFADDR.unpack_from(body)
+    found = attributes(body, _IFADDR.size)
+    packed = found.get(IFA_LOCAL, found.get(IFA_ADDRESS, b""))
+    return index, Interface(_address(packed), length)
+
+
+def new_route(index: int, prefix: Prefix | None, gateway: Address, metric: int) -> Message:
+    """Add a route to the main table; one that is there already is fine."""
+    body = _RTMSG.pack(
+        FAMILY[gateway.version],
+        prefix.length if prefix else 0,
+        0,
+        0,
+        RT_TABLE_MAIN,
+        RTPROT_STATIC,
+        RT_SCOPE_UNIVERSE,
+        RTN_UNICAST,
+        0,
+    )
+    body += attribute(RTA_DST, prefix.address.packed) if prefix and prefix.length else b""
+    body += (
+        attribute(RTA_GATEWAY, gateway.packed)
+        + u32(RTA_OIF, index)
+        + (u32(RTA_PRIORITY, metric) if metric else b"")
+    )
+    return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body)
+
+
+def get_routes() -> Message:
+    """Ask (as a dump) for every route of every table and family."""
+    return Message(RTM_GETROUTE, 0, _RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0))
+
+
+def parse_route(body: bytes) -> Route | None:
+    """Read a unicast route of the two IP families; None for any other. Raises ValueError if it is cut short."""
+    if len(body) < _RTMSG.size:
+        raise ValueError("route message is cut short")
+    family, length, _, _, _, _, _, kind, _ = _RTMSG.unpack_from(body)
+    if family not in (AF_INET, AF_INET6) or kind != RTN_UNICAST:
+        return None
+    found = attributes(body, _RTMSG.size)
+    zero = bytes(4 if family == AF_INET else 16)
+    gateway = _address(found[RTA_GATEWAY]) if RTA_GATEWAY in found else None
+    return Route(Prefix(_address(found.get(RTA_DST, zero)), length), _number(found.get(RTA_OIF)), gateway)
+
+
+def _address(packed: bytes) -> Address:
+    if len(packed) not in (4, 16):
+        raise ValueError(f"an address of {len(packed)} bytes")
+    return Address.unpack(packed)
+
+
+def _text(payload: bytes) -> str:
+    return payload.rstrip(b"\0").decode(errors="replace")
+
+
+def _number(payload: bytes | None) -> int:
+    return int.from_bytes(payload or b"", byteorder)
