@@ -1,0 +1,53 @@
+# make demo     install into .venv, and watch every feature once
+# make test     everything below, in this order; what CI runs
+# make check    formatting, lint, types, laws and unit tests: no root needed
+# make kernel   the tests against the real kernel, each in namespaces of its own (root)
+# make fault    the tests that kill the engine at every step (root)
+# make format   rewrite the sources the way `make check` wants them
+# make clean    remove what was installed and built here
+
+PYTHON ?= python3
+export PYTHON
+BIN := .venv/bin
+KERNEL_TOOLS := ip:iproute2 nft:nftables ping:iputils-ping conntrack:conntrack curl:curl
+
+# One after the other also under make -j: the cheap ones first.
+.NOTPARALLEL:
+.PHONY: demo test check kernel fault format clean
+
+demo: .venv/.installed
+	$(BIN)/vethwork demo
+
+test: check kernel fault
+
+check: .venv/.installed-dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pytest tests/law tests/unit
+
+kernel: .venv/.installed-dev
+	tools/need $(KERNEL_TOOLS)
+	$(BIN)/pytest tests/kernel
+
+fault: .venv/.installed-dev
+	tools/need $(KERNEL_TOOLS)
+	$(BIN)/pytest tests/fault
+
+format: .venv/.installed-dev
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+# Made anew only when pyproject.toml has changed since.
+.venv/.installed: pyproject.toml
+	tools/need ensurepip:python3-venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage src/*.egg-info
