@@ -13,8 +13,8 @@ from vethwork.errors import VethworkError
 from vethwork.kernel import sysctl
 from vethwork.kernel.conntrack import forget_flows
 from vethwork.kernel.links import RouteDoor
-from vethwork.kernel.netns import inside, open_netns, pin, unpin
-from vethwork.kernel.nftables import NftSocket
+from vethwork.kernel.netns import NetnsGone, inside, open_netns, pin, unpin
+from vethwork.kernel.nftables import NftSocket, RulesetMissing
 from vethwork.kernel.socket import NETLINK_NETFILTER, NetlinkSocket
 from vethwork.model import steps as do
 
@@ -35,6 +35,8 @@ class Kernel:
         self._doors: dict[str, RouteDoor] = {}
         self._nft: NftSocket | None = None
         self._waiting: RouteDoor | None = None
+        self.mend: Callable[[], None] | None = None
+        """Called when the ruleset turns out to be missing; then the change is tried once more."""
 
     def __enter__(self) -> Self:
         return self
@@ -44,13 +46,22 @@ class Kernel:
 
     def close(self) -> None:
         """Close every socket and namespace."""
+        self.leave_namespaces()
         for door in self._doors.values():
             door.close()
         for fd in self._fds.values():
             os.close(fd)
         if self._nft is not None:
             self._nft.close()
-        self._fds, self._doors, self._nft, self._waiting = {}, {}, None, None
+        self._fds, self._doors, self._nft = {}, {}, None
+
+    def leave_namespaces(self) -> None:
+        """Close all but the host's: a namespace lives while it is open, and a path may mean another one tomorrow."""
+        self._waiting = None
+        for netns in [path for path in self._doors if path]:
+            self._doors.pop(netns).close()
+        for netns in [path for path in self._fds if path]:
+            os.close(self._fds.pop(netns))
 
     def netns_fd(self, netns: str) -> int:
         """The namespace at a path, opened once; empty is the host's. Raises RequestError."""
@@ -109,6 +120,33 @@ class Kernel:
         return frozenset(interface.address for _, interface in self.door("").addresses())
 
 
+def _move_link(kernel: Kernel, step: do.MoveLink) -> None:
+    try:
+        door = kernel.door(step.netns)
+    except NetnsGone:
+        return  # the link went with its namespace
+    door.move(step, kernel.netns_fd(step.to_netns))
+
+
+def _delete_link(kernel: Kernel, step: do.DeleteLink) -> None:
+    try:
+        door = kernel.door(step.netns)
+    except NetnsGone:
+        return
+    door.delete(step)
+
+
+def _change_elements(kernel: Kernel, step: do.ChangeElements) -> None:
+    kernel.flush()
+    try:
+        kernel.nft.change(step.deletes, step.adds)
+    except RulesetMissing:
+        if kernel.mend is None:
+            raise
+        kernel.mend()
+        kernel.nft.change(step.deletes, step.adds)
+
+
 def _forget_flows(kernel: Kernel, step: do.ForgetFlows) -> None:
     with NetlinkSocket(NETLINK_NETFILTER) as socket:
         local: list[frozenset[Address]] = []
@@ -134,14 +172,14 @@ DOERS: dict[type[Step], Callable[[Kernel, Any], None]] = {
     do.UnpinNetns: lambda kernel, step: unpin(step.path),
     do.CreateBridge: lambda kernel, step: kernel.door("").create_bridge(step),
     do.CreateVeth: lambda kernel, step: kernel.door("").create_veth(step, kernel.netns_fd(step.netns)),
-    do.MoveLink: lambda kernel, step: kernel.door(step.netns).move(step, kernel.netns_fd(step.to_netns)),
-    do.DeleteLink: lambda kernel, step: kernel.door(step.netns).delete(step),
+    do.MoveLink: _move_link,
+    do.DeleteLink: _delete_link,
     do.SetLinkUp: lambda kernel, step: kernel.door(step.netns).set_up(step),
     do.AddAddress: lambda kernel, step: kernel.door(step.netns).add_address(step),
     do.AddRoute: lambda kernel, step: kernel.door(step.netns).add_route(step),
     do.IsolatePort: lambda kernel, step: kernel.door("").isolate(step),
     do.SetSysctl: _set_sysctl,
     do.LoadRuleset: lambda kernel, step: kernel.nft.replace(step.tables, step.elements),
-    do.ChangeElements: lambda kernel, step: kernel.nft.change(step.deletes, step.adds),
+    do.ChangeElements: _change_elements,
     do.ForgetFlows: _forget_flows,
 }

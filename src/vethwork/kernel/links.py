@@ -58,22 +58,21 @@ class RouteDoor:
     def link(self, ifname: str) -> Link | None:
         """Look a link up by name."""
         self.flush()
+        self._indexes.pop(ifname, None)
         try:
-            return rtnetlink.parse_link(self._socket.ask(rtnetlink.get_link(ifname), f"look up {ifname}")[0])
+            link = rtnetlink.parse_link(self._socket.ask(rtnetlink.get_link(ifname), f"look up {ifname}")[0])
         except KernelRefused as refused:
             if refused.errno == ENODEV:
                 return None
             raise
+        self._indexes[ifname] = link.index
+        return link
 
     def index(self, ifname: str) -> int:
         """A link's index. Raises KernelRefused (ENODEV) if there is no such link."""
-        if ifname not in self._indexes:
-            link = self.link(ifname)
-            if link is None:
-                raise KernelRefused(
-                    f"look up {ifname}", ENODEV, hint="somebody deleted it; 'vethwork restore' brings it back"
-                )
-            self._indexes[ifname] = link.index
+        if ifname not in self._indexes and self.link(ifname) is None:
+            hint = "somebody deleted it; 'vethwork restore' brings it back"
+            raise KernelRefused(f"look up {ifname}", ENODEV, hint=hint)
         return self._indexes[ifname]
 
     def links(self) -> tuple[Link, ...]:
@@ -131,7 +130,7 @@ class RouteDoor:
         link = self.link(step.ifname)
         self._indexes.pop(step.ifname, None)
         if link is not None and link.group == LINK_GROUP:
-            message = rtnetlink.move_link(link.index, netns_fd, step.to_ifname, step.mac)
+            message = rtnetlink.move_link(link.index, netns_fd, step.to_ifname, step.to_mac)
             self._socket.ask(
                 message, f"move link {step.ifname} to {step.to_netns or 'the host'} as {step.to_ifname}"
             )

@@ -29,19 +29,23 @@ NS_GET_NSTYPE = 0xB703  # include/uapi/linux/nsfs.h
 OWN = "/proc/thread-self/ns/net"
 
 
+class NetnsGone(RequestError):
+    """A path leads to no network namespace, or no longer."""
+
+
 def open_netns(path: str) -> int:
-    """Open a network namespace by path; empty means the caller's own. Raises RequestError if it is not one."""
+    """Open a network namespace by path; empty means the caller's own. Raises NetnsGone if it is not one."""
     try:
         fd = os.open(NetnsPath.parse(path) if path else OWN, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise RequestError(f"open namespace {path}: {error.strerror}") from error
+        raise NetnsGone(f"open namespace {path}: {error.strerror}") from error
     try:
         if fcntl.ioctl(fd, NS_GET_NSTYPE) == libc.CLONE_NEWNET:
             return fd
     except OSError:
         pass  # not a namespace file at all
     os.close(fd)
-    raise RequestError(f"open namespace {path}: is not a network namespace")
+    raise NetnsGone(f"open namespace {path}: is not a network namespace")
 
 
 def same_netns(fd: int, other: int) -> bool:

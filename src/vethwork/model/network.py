@@ -97,3 +97,9 @@ class NetworkRequest(Record):
     def default(cls) -> Self:
         """The ready-made network that a container gets when nobody names one."""
         return cls(Name(DEFAULT_NETWORK), device=IfName(DEFAULT_DEVICE))
+
+
+class Forwarding(Record):
+    """A row that says: forwarding of this IP version was off, and we turned it on (until the next boot)."""
+
+    version: int

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from vethwork.model.container import Container, Endpoint, Publication
-    from vethwork.model.network import Network
+    from vethwork.model.network import Forwarding, Network
 
-    Row: TypeAlias = Network | Container | Endpoint | Publication
+    Row: TypeAlias = Network | Container | Endpoint | Publication | Forwarding
 
 
 class Plan(Record):
@@ -29,6 +29,11 @@ class Plan(Record):
     adds: tuple[Row, ...] = ()
     removes: tuple[Row, ...] = ()
     forward: bool = False
+
+    @property
+    def is_worldly(self) -> bool:
+        """Whether it is about networks, which nobody may use meanwhile, and not about one container."""
+        return self.verb.endswith(" network")
 
     def backward(self) -> tuple[Step, ...]:
         """The steps that take back every prefix of the plan, last first."""

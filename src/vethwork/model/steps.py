@@ -113,21 +113,22 @@ class CreateVeth(Step):
 
 
 class MoveLink(Step):
-    """Move a link to another namespace under another name; it arrives down."""
+    """Move a link to another namespace under another name and MAC address; it arrives down."""
 
     netns: str
     ifname: str
+    mac: Mac
     to_netns: str
     to_ifname: str
-    mac: Mac
+    to_mac: Mac
 
     def describe(self) -> tuple[str, ...]:
         target = self.to_netns or "/proc/$$/ns/net"
-        move = f"ip link set {self.ifname} down name {self.to_ifname} address {self.mac} netns {target}"
+        move = f"ip link set {self.ifname} down name {self.to_ifname} address {self.to_mac} netns {target}"
         return (in_netns(self.netns, move),)
 
     def undo(self) -> tuple[Step, ...]:
-        return (MoveLink(self.to_netns, self.to_ifname, self.netns, self.ifname, self.mac),)
+        return (MoveLink(self.to_netns, self.to_ifname, self.to_mac, self.netns, self.ifname, self.mac),)
 
 
 class DeleteLink(Step):

@@ -1,0 +1,152 @@
+"""Carrying a plan out, so that it is never half done.
+
+    intend    a short transaction: the plan and what it adds are on record; who comes next sees them
+    apply     the kernel works; no transaction is open, attaches run side by side
+    settle    a short transaction: it is so
+
+Theory. rtnetlink has no transactions, and any process may die at any instruction. So the plan is on record before the first
+step. The locks of an operation end with its process (``store.locks``): an intent whose lock can be taken belongs to the
+dead, and is undone (a plan that opens) or finished (a plan that closes) by whoever comes next.
+
+Rules: container first, then the world. Who works on a container shares the world; who works on networks, or replaces the
+whole ruleset, has it alone. So nobody replaces the ruleset while somebody changes it.
+"""
+
+from __future__ import annotations
+
+from vethwork.errors import Incomplete, VethworkError
+from vethwork.model.steps import LoadRuleset
+from vethwork.plan.elements import all_elements
+from vethwork.plan.ruleset import TABLES
+from vethwork.store.locks import Locks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+    from vethwork.kernel.apply import Kernel
+    from vethwork.model.plan import Plan
+    from vethwork.store.database import Store
+
+    Watch = Callable[[object], None]
+    Rehearse = Callable[[Plan], None]
+
+
+class Execution:
+    """One operation: its locks, and the plans that it carries out. A context manager.
+
+    ``watch`` is told of every milestone: ``"intend"``, each step, ``"settle"``. With ``rehearse`` the plan is handed over
+    instead of being applied.
+    """
+
+    def __init__(
+        self, store: Store, kernel: Kernel, root: str, *, watch: Watch | None, rehearse: Rehearse | None
+    ) -> None:
+        self._store = store
+        self._kernel = kernel
+        self._locks = Locks(f"{root}/locks")
+        self._watch = watch
+        self._rehearse = rehearse
+        self._container = ""
+        self._exclusive = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._kernel.leave_namespaces()
+        self._locks.close()
+
+    def begin(self, container: str = "", *, exclusive: bool = False) -> Self:
+        """Wait for the turn of this operation, and clear up after the dead. Raises Incomplete if that fails here."""
+        self._container = container
+        self._exclusive = exclusive
+        if container:
+            self._locks.container(container)
+        self._locks.world(exclusive=exclusive)
+        self._kernel.mend = self.load_ruleset
+        if self._rehearse is None:
+            self._recover()
+        return self
+
+    def _recover(self) -> None:
+        intents = self._store.intents()
+        if not intents:
+            return
+        if any(plan.is_worldly for _, plan in intents) and not self._exclusive:
+            self._locks.world(exclusive=True)  # nobody alive has it alone: these are dead
+            self._recover_all()
+            self._locks.world(exclusive=False)
+        else:
+            self._recover_all()
+
+    def _recover_all(self) -> None:
+        for number, plan in self._store.intents():
+            if plan.is_worldly or plan.subject == self._container or self._locks.try_container(plan.subject):
+                errors = self._kernel.attempt(plan.recovery(), self._watch)
+                if not errors:
+                    self._close(number, plan)
+                elif plan.subject == self._container:
+                    raise Incomplete(f"clear up after {plan.verb} {plan.subject}", errors)
+
+    def _close(self, number: int, plan: Plan) -> None:
+        with self._store.transaction():
+            (self._store.settle if plan.forward else self._store.retract)(number, plan)
+
+    def carry_out(self, make: Callable[[], Plan]) -> Plan:
+        """Plan and intend in one transaction, apply, settle. ``make`` sees the records as the transaction does.
+
+        Raises what ``make`` raises, with nothing changed; KernelRefused, with everything undone; Incomplete, if that or a
+        teardown could not be finished: then the intent stays, and the next operation goes on with it.
+        """
+        with self._store.transaction():
+            plan = make()
+            number = self._store.intend(plan)
+        self._tell("intend")
+        if self._rehearse is not None:
+            self._rehearse(plan)
+        elif plan.forward:
+            self._finish(plan)
+        else:
+            self._do_or_undo(number, plan)
+        with self._store.transaction():
+            self._store.settle(number, plan)
+        self._tell("settle")
+        return plan
+
+    def _finish(self, plan: Plan) -> None:
+        errors = self._kernel.attempt(plan.steps, self._watch)
+        if errors:
+            raise Incomplete(f"{plan.verb} {plan.subject}", errors)
+
+    def _do_or_undo(self, number: int, plan: Plan) -> None:
+        try:
+            self._kernel.apply(plan.steps, self._watch)
+        except BaseException as error:
+            left = self._kernel.attempt(plan.backward(), self._watch)
+            if left and isinstance(error, VethworkError):
+                raise Incomplete(f"{plan.verb} {plan.subject}", (error, *left)) from error
+            if not left:
+                self._close(number, plan)
+            raise
+
+    def _tell(self, milestone: str) -> None:
+        if self._watch is not None:
+            self._watch(milestone)
+
+    def load_ruleset(self) -> None:
+        """Bring the whole ruleset back from what is on record, in one batch, unless somebody has meanwhile."""
+        if not self._exclusive:
+            self._locks.leave_world()  # two who convert a shared lock would wait for each other
+            self._locks.world(exclusive=True)
+        if not self._kernel.nft.is_whole(TABLES):
+            self._kernel.apply((self.ruleset_step(),), self._watch)
+        if not self._exclusive:
+            self._locks.world(exclusive=False)
+
+    def ruleset_step(self) -> LoadRuleset:
+        """The step that makes the ruleset what the records say."""
+        store = self._store
+        elements = all_elements(store.networks(), store.endpoints(), store.publications(), store.forwarding())
+        return LoadRuleset(TABLES, elements)

@@ -1,0 +1,71 @@
+"""Reading the host: what a new network must keep clear of.
+
+Rules: nothing here changes anything. A route that is wider than a /8 says where the world is, not where a network is (a VPN's
+0.0.0.0/1 and 128.0.0.0/1), and keeps nobody from choosing a subnet.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vethwork.errors import RequestError
+from vethwork.kernel import sysctl
+from vethwork.model.address import BITS, Address, Prefix
+from vethwork.model.snapshot import HostSeen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from vethwork.kernel.apply import Kernel
+    from vethwork.wire.rtnetlink import Link, Route
+
+DEFAULT_MTU = 1500
+RESOLV_CONF = "/etc/resolv.conf"
+
+
+def see_host(kernel: Kernel) -> HostSeen:
+    """The host's links, routes, addresses, resolvers and forwarding."""
+    door = kernel.door("")
+    links, routes = door.links(), door.routes()
+    held = [interface.prefix for _, interface in door.addresses()]
+    ways = [route.prefix for route in routes]
+    ipv6 = os.path.isdir(sysctl.ROOT + "ipv6")
+    switches = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
+    return HostSeen(
+        taken=tuple([prefix for prefix in (*held, *ways, *_resolvers()) if _is_place(prefix)]),
+        links=tuple([link.ifname for link in links]),
+        mtu=_way_out(links, routes),
+        forwarding=tuple([version for version, path in switches.items() if sysctl.read(path) == "1"]),
+        ra_links=tuple(
+            [link.ifname for link in links if sysctl.read(f"ipv6/conf/{link.ifname}/accept_ra") == "1"]
+        ),
+        ipv6=ipv6,
+    )
+
+
+def _is_place(prefix: Prefix) -> bool:
+    return prefix.length >= 8 and not prefix.address.is_multicast and not prefix.address.is_link_local
+
+
+def _way_out(links: tuple[Link, ...], routes: tuple[Route, ...]) -> int:
+    """The MTU of the default route's link: a larger one in a container would black-hole what is not fragmented."""
+    mtus = {link.index: link.mtu for link in links}
+    return next(
+        (mtus[route.oif] for route in routes if route.prefix.length == 0 and route.oif in mtus), DEFAULT_MTU
+    )
+
+
+def _resolvers() -> list[Prefix]:
+    found: list[Prefix] = []
+    try:
+        with open(RESOLV_CONF, errors="replace") as file:
+            words = [line.split() for line in file]
+    except OSError:
+        return found
+    for line in words:
+        if len(line) > 1 and line[0] == "nameserver":
+            try:
+                address = Address.parse(line[1])
+            except RequestError:
+                continue
+            found.append(Prefix(address, BITS[address.version]))
+    return found

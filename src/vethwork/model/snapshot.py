@@ -1,0 +1,66 @@
+"""What was seen before a plan was made: records and the kernel, frozen.
+
+Rules: a planner gets all it may know in one of these, and nothing else. What is costly to see (every route of the host) is
+only in the snapshot of the verb that needs it.
+"""
+
+from __future__ import annotations
+
+from vethwork.model.address import Address, Prefix
+from vethwork.model.container import Container, Endpoint, Publication
+from vethwork.model.network import Network
+from vethwork.model.record import Record
+
+
+class HostSeen(Record):
+    """The host, as a new network must know it.
+
+    ``taken`` are prefixes that are routed, held or resolved by; ``mtu`` that of the default route's link, in bytes;
+    ``forwarding`` the IP versions it forwards already; ``ra_links`` the links on which turning IPv6 forwarding on would
+    end router advertisements; ``ipv6`` whether the kernel has IPv6 at all.
+    """
+
+    taken: tuple[Prefix, ...]
+    links: tuple[str, ...]
+    mtu: int
+    forwarding: tuple[int, ...]
+    ra_links: tuple[str, ...]
+    ipv6: bool
+
+
+class NetworkSeen(Record):
+    """A network and who is on it. ``free``: for each subnet, an address that nobody has (None: it is full)."""
+
+    network: Network
+    free: tuple[Address | None, ...]
+    leased: tuple[tuple[Address, str], ...]
+    endpoints: tuple[Endpoint, ...]
+    host_ends: tuple[str, ...]
+    netns: tuple[tuple[str, str], ...]
+
+
+class PortSeen(Record):
+    """Who holds a port that somebody asks for; ``holder`` is empty if nobody does. ``port`` is a free one, for 0."""
+
+    holder: str
+    port: int
+
+
+class ContainerSeen(Record):
+    """A container with all that hangs on it, and who shares its namespace."""
+
+    container: Container
+    endpoints: tuple[Endpoint, ...]
+    publications: tuple[Publication, ...]
+    networks: tuple[Network, ...]
+    sharers: tuple[str, ...]
+
+
+class AttachSeen(Record):
+    """What an attach must know. ``networks`` in the order of the joins, ``ports`` in the order of the publishes."""
+
+    networks: tuple[NetworkSeen, ...]
+    ports: tuple[PortSeen, ...]
+    target: Container | None
+    pin_path: str
+    existing: ContainerSeen | None = None

@@ -1,0 +1,130 @@
+"""Seeing: records and the kernel, put together as the snapshots that planners take.
+
+Rules: nothing here changes anything. What is read from the records is read inside the transaction that will hold the
+intent, so two planners never see the same address or port as free.
+"""
+
+from __future__ import annotations
+
+from vethwork.errors import NotFound
+from vethwork.kernel import ports
+from vethwork.model.container import AttachRequest, Join
+from vethwork.model.network import Network
+from vethwork.model.ports import Publish
+from vethwork.model.snapshot import AttachSeen, ContainerSeen, NetworkSeen, PortSeen
+from vethwork.plan.addresses import find_free
+from vethwork.plan.ports import dynamic_ports
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from vethwork.kernel.apply import Kernel
+    from vethwork.model.container import Container
+    from vethwork.store.database import Store
+
+
+class Observer:
+    """Reads for one engine."""
+
+    def __init__(self, store: Store, kernel: Kernel, run: str) -> None:
+        self._store = store
+        self._kernel = kernel
+        self._run = run
+
+    def container(self, name: str) -> ContainerSeen:
+        """A container with all that hangs on it. Raises NotFound."""
+        container = self._store.container(name)
+        if container is None:
+            raise NotFound(f"container {name}: there is none of that name", hint="'vethwork ps' lists them")
+        endpoints = self._store.endpoints_of(container.name)
+        networks = tuple([self.network_row(endpoint.network) for endpoint in endpoints])
+        others = self._store.containers_in(container.netns) if container.pinned else ()
+        sharers = tuple([other.name for other in others if other.name != container.name])
+        publications = self._store.publications_of(container.name)
+        return ContainerSeen(container, endpoints, publications, networks, sharers)
+
+    def existing(self, name: str) -> ContainerSeen | None:
+        """The same, or None."""
+        return self.container(name) if self._store.container(name) is not None else None
+
+    def network_row(self, name: str) -> Network:
+        """A network. Raises NotFound."""
+        network = self._store.network(name)
+        if network is None:
+            raise NotFound(
+                f"network {name}: there is none of that name", hint="'vethwork network ls' lists them"
+            )
+        return network
+
+    def network(self, join: Join) -> NetworkSeen:
+        """A network as somebody who joins it must see it. Raises NotFound."""
+        store = self._store
+        network = self.network_row(join.network)
+        holders = [(address, store.lease_holder(network.name, address)) for address in join.addresses]
+        free = [
+            find_free(
+                subnet,
+                store.cursor(network.name, subnet.prefix),
+                lambda first: store.leased(network.name, first),
+            )
+            for subnet in network.subnets
+        ]
+        if network.driver != "p2p":
+            return NetworkSeen(network, tuple(free), tuple(holders), (), (), ())
+        return self._cable(network).replace(free=tuple(free), leased=tuple(holders))
+
+    def _cable(self, network: Network) -> NetworkSeen:
+        """A cable is seen whole: who holds its ends, and whether one is parked on the host."""
+        endpoints = self._store.endpoints_on(network.name)
+        found = [self._store.container(endpoint.container) for endpoint in endpoints]
+        netns = tuple([(container.name, container.netns) for container in found if container is not None])
+        parked = (network.device,) if self._kernel.door("").link(network.device) is not None else ()
+        return NetworkSeen(network, (), (), endpoints, parked, netns)
+
+    def cables(self, seen: ContainerSeen) -> tuple[NetworkSeen, ...]:
+        """The p2p networks of a container."""
+        return tuple([self._cable(network) for network in seen.networks if network.driver == "p2p"])
+
+    def attach(self, request: AttachRequest, local: tuple[str, ...]) -> AttachSeen:
+        """What an attach must know. ``local`` is what :meth:`local_holders` gave for the same publishes."""
+        target: Container | None = None
+        if request.mode.kind == "container":
+            target = self.container(request.mode.target).container
+        networks = tuple([self.network(join) for join in request.joins])
+        return AttachSeen(
+            networks=networks,
+            ports=self.ports(request.publishes, local, request.id),
+            target=target,
+            pin_path=f"{self._run}/netns/{request.id[:12]}",
+            existing=self.existing(request.name),
+        )
+
+    @staticmethod
+    def local_holders(publishes: tuple[Publish, ...]) -> tuple[str, ...]:
+        """For each range that is named, the local process that holds a port of it; empty where none does."""
+        return tuple([ports.holder(publish) if publish.host_port else "" for publish in publishes])
+
+    def ports(
+        self, publishes: tuple[Publish, ...], local: tuple[str, ...], seed: str
+    ) -> tuple[PortSeen, ...]:
+        """Who holds the ports that are asked for, and a free one for each that is not named. ``seed`` is hex digits."""
+        seen: list[PortSeen] = []
+        given: list[Publish] = []
+        for publish, process in zip(publishes, local, strict=True):
+            settled = publish if publish.host_port else self._choose(publish, seed, given)
+            given.append(settled)
+            seen.append(PortSeen(process or self._container_on(settled), settled.host_port))
+        return tuple(seen)
+
+    def _choose(self, publish: Publish, seed: str, given: list[Publish]) -> Publish:
+        for port in dynamic_ports(seed):
+            candidate = publish.replace(host_port=port)
+            if not any(candidate.overlaps(other) for other in given):
+                if not self._container_on(candidate) and not ports.holder(candidate):
+                    return candidate
+        return publish.replace(host_port=port)
+
+    def _container_on(self, publish: Publish) -> str:
+        for other in self._store.publications_near(publish):
+            if publish.overlaps(other.publish):
+                return f"container {other.container} (as {other.publish})"
+        return ""

@@ -1,0 +1,98 @@
+"""Which address, and which subnet (IPAM).
+
+Rules: an address is handed out at most once; the next one is sought after the last one that was given, so that an
+address rests as long as possible before it is somebody else's. The first and, for IPv4, the last address of a subnet
+belong to nobody (RFC 1122 3.2.1.3, RFC 4291 2.6.1), except in a /31 (RFC 3021) or a /127 (RFC 6164).
+"""
+
+from __future__ import annotations
+
+from vethwork.errors import ConflictError, RequestError
+from vethwork.model.address import BITS, Address, Interface, Prefix
+from vethwork.model.network import Subnet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+POOL = (Prefix.parse("10.76.0.0/14"), Prefix.parse("172.24.0.0/13"), Prefix.parse("192.168.0.0/16"))
+"""Where subnets are taken from when nobody asks for one."""
+POOL_LENGTH = 22
+"""A /22 holds 1021 containers, and a bridge takes 1023 ports."""
+
+
+def usable(prefix: Prefix) -> tuple[Address, Address]:
+    """The first and the last address of a prefix that a host may have."""
+    if BITS[prefix.version] - prefix.length < 2:
+        return prefix.address, prefix.last
+    return prefix.address + 1, prefix.last if prefix.version == 6 else prefix.last + -1
+
+
+def bounds(subnet: Subnet) -> tuple[Address, Address]:
+    """The first and the last address that a container of the subnet may be given unasked."""
+    lowest, highest = usable(subnet.prefix)
+    first, last = subnet.pool.address, subnet.pool.last
+    return max(lowest, first, key=_value), min(highest, last, key=_value)
+
+
+def _value(address: Address) -> int:
+    return address.value
+
+
+def find_free(
+    subnet: Subnet, last: Address | None, leased: Callable[[Address], Iterator[Address]]
+) -> Address | None:
+    """The next address that nobody has, after ``last`` and then from the start; None if there is none.
+
+    ``leased(first)`` gives the addresses on lease from ``first`` on, in order; it is read only as far as they stand
+    without a gap.
+    """
+    low, high = bounds(subnet)
+    start = last + 1 if last is not None and low.value <= last.value < high.value else low
+    found = _gap(start, high, subnet.gateway, leased(start))
+    return found or (_gap(low, start, subnet.gateway, leased(low)) if start != low else None)
+
+
+def _gap(low: Address, high: Address, gateway: Address | None, leased: Iterator[Address]) -> Address | None:
+    candidate = low.value
+    taken = next(leased, None)
+    while candidate <= high.value:
+        if gateway is not None and candidate == gateway.value:
+            candidate += 1
+        elif taken is not None and taken.value <= candidate:
+            candidate = max(candidate, taken.value + 1)
+            taken = next(leased, None)
+        else:
+            return Address(low.version, candidate)
+    return None
+
+
+def check_static(name: str, subnet: Subnet, address: Address, holder: str) -> Interface:
+    """Let a container have the very address it asks for. Raises RequestError or ConflictError."""
+    low, high = usable(subnet.prefix)
+    if not low.value <= address.value <= high.value:
+        raise RequestError(f"address {address}: is the network's or the broadcast address of {subnet.prefix}")
+    if address == subnet.gateway:
+        raise ConflictError(f"address {address}: is the gateway of network {name}")
+    if holder:
+        raise ConflictError(f"address {address}: is held by container {holder}")
+    return Interface(address, subnet.prefix.length)
+
+
+def find_subnet(length: int, taken: Iterable[Prefix]) -> Prefix:
+    """The first subnet of the pool that overlaps nothing taken. Raises ConflictError if none is left."""
+    avoid = tuple(taken)
+    for pool in POOL:
+        for value in range(pool.address.value, pool.last.value, 1 << (32 - length)):
+            candidate = Prefix(Address(4, value), length)
+            if not any(candidate.overlaps(other) for other in avoid):
+                return candidate
+    raise ConflictError(
+        f"choose a subnet: every /{length} of {', '.join(str(pool) for pool in POOL)} overlaps a route or a network",
+        hint="name one with --subnet",
+    )
+
+
+def local_prefix(network_id: str) -> Prefix:
+    """A /64 of unique local addresses (RFC 4193) whose 40-bit global id is the start of the network's random id."""
+    return Prefix(Address(6, (0xFD << 40 | int(network_id[:10], 16)) << 80), 64)

@@ -1,0 +1,85 @@
+"""Taking a container's network away.
+
+Rules: what closes comes first: the nft batch after which the ports lead nowhere and the container is mute; then flows, then
+links. Every step tolerates that its object is gone. A plan that died half-way is finished, not undone.
+"""
+
+from __future__ import annotations
+
+from vethwork.errors import ConflictError, NotFound
+from vethwork.model.container import Endpoint, Publication
+from vethwork.model.plan import Plan
+from vethwork.model.snapshot import ContainerSeen, NetworkSeen
+from vethwork.model.steps import ChangeElements, DeleteLink, MoveLink, UnpinNetns
+from vethwork.plan.attach import parked_mac
+from vethwork.plan.elements import endpoint_elements
+from vethwork.plan.ports import close_steps, forget, port_elements
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from vethwork.model.plan import Row
+    from vethwork.model.ports import Publish
+    from vethwork.model.steps import Step
+
+
+def plan_detach(seen: ContainerSeen, cables: tuple[NetworkSeen, ...]) -> Plan:
+    """Everything a container has. ``cables`` are its p2p networks. Raises ConflictError while others share its namespace."""
+    container = seen.container
+    if seen.sharers:
+        names = ", ".join(seen.sharers)
+        raise ConflictError(
+            f"remove {container.name}: {names} share its namespace", hint=f"remove {names} first"
+        )
+    steps = _closing(seen.endpoints, seen.publications, seen.endpoints)
+    for endpoint in seen.endpoints:
+        steps += _unlink(container.netns, endpoint, cables)
+    if container.pinned:
+        steps += (UnpinNetns(container.netns),)
+    removes: tuple[Row, ...] = (*seen.publications, *seen.endpoints, container)
+    return Plan("detach", container.name, steps, removes=removes, forward=True)
+
+
+def plan_disconnect(network: str, seen: ContainerSeen, cables: tuple[NetworkSeen, ...]) -> Plan:
+    """One endpoint of a container, with the ports that lead to it. Raises NotFound."""
+    name = seen.container.name
+    endpoint = next((each for each in seen.endpoints if each.network == network), None)
+    if endpoint is None:
+        raise NotFound(f"disconnect {name}: it is not on network {network}")
+    publications = tuple([each for each in seen.publications if each.endpoint == endpoint.id])
+    steps = _closing((endpoint,), publications, seen.endpoints)
+    steps += _unlink(seen.container.netns, endpoint, cables)
+    return Plan("disconnect", name, steps, removes=(*publications, endpoint), forward=True)
+
+
+def plan_unpublish(publish: Publish, seen: ContainerSeen) -> Plan:
+    """Close a published range, as it was published. Raises NotFound."""
+    name = seen.container.name
+    for each in seen.publications:
+        if each.publish in (publish, publish.replace(host_port=each.publish.host_port)):
+            return Plan(
+                "unpublish", name, close_steps((each,), seen.endpoints), removes=(each,), forward=True
+            )
+    have = ", ".join(str(each.publish) for each in seen.publications) or "nothing"
+    raise NotFound(f"unpublish {publish}: {name} does not publish that", hint=f"it publishes {have}")
+
+
+def _closing(
+    endpoints: tuple[Endpoint, ...],
+    publications: tuple[Publication, ...],
+    all_endpoints: tuple[Endpoint, ...],
+) -> tuple[Step, ...]:
+    elements = port_elements(publications, all_endpoints)
+    elements += tuple([element for endpoint in endpoints for element in endpoint_elements(endpoint)])
+    return (*((ChangeElements(elements, ()),) if elements else ()), *forget(publications))
+
+
+def _unlink(netns: str, endpoint: Endpoint, cables: tuple[NetworkSeen, ...]) -> tuple[Step, ...]:
+    if endpoint.host_ifname:
+        return (DeleteLink("", endpoint.host_ifname),)
+    cable = next((each for each in cables if each.network.name == endpoint.network), None)
+    if cable is None:
+        return ()
+    if len(cable.endpoints) < 2:  # nobody is at the other end
+        return (DeleteLink("", cable.network.device), DeleteLink(netns, endpoint.ifname))
+    device, parked = cable.network.device, parked_mac(cable.network)
+    return (MoveLink(netns, endpoint.ifname, endpoint.mac, "", device, parked),)

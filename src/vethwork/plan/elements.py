@@ -1,0 +1,129 @@
+"""What a network, an endpoint and a published port are in the ruleset: elements of its sets.
+
+Rules: these functions are the only ones that name a set. A change adds or deletes what they give; a restore gives the whole
+ruleset their sum. So what is added and what is deleted cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from vethwork.errors import RequestError
+from vethwork.model.address import Address
+from vethwork.model.container import Endpoint, Publication
+from vethwork.model.network import Network
+from vethwork.model.ruleset import Element, Span
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vethwork.model.network import Forwarding
+
+
+def network_elements(network: Network) -> tuple[Element, ...]:
+    """The policy of one network's bridge."""
+    if network.driver != "bridge":
+        return ()
+    bridge = network.device
+    found = [Element("inet", "bridges", (bridge,))]
+    if network.icc:
+        found.append(Element("inet", "peers", (bridge, bridge)))
+    found.append(
+        Element(
+            "inet", "forward_from", (bridge,), ("goto from_open" if network.routed else "goto from_closed",)
+        )
+    )
+    found.append(Element("inet", "forward_to", (bridge,), ("goto to_open" if network.routed else "drop",)))
+    if network.isolated:
+        found.append(Element("inet", "input_from", (bridge,), ("drop",)))
+    elif network.internal:
+        found.append(Element("inet", "input_from", (bridge,), ("goto gateway_only",)))
+    if network.routed:
+        found += _nat_elements(network)
+    return tuple(found)
+
+
+def _nat_elements(network: Network) -> list[Element]:
+    found = []
+    for subnet in network.subnets:
+        version = subnet.prefix.version
+        found.append(Element("inet", f"hairpin{version}", (network.device, subnet.prefix)))
+        if subnet.source is not None:
+            found.append(Element("inet", f"source{version}", (subnet.prefix,), (subnet.source,)))
+        elif network.masquerade:
+            found.append(Element("inet", f"masquerade{version}", (subnet.prefix,)))
+    return found
+
+
+def endpoint_elements(endpoint: Endpoint) -> tuple[Element, ...]:
+    """Who may speak at a bridge port: one MAC address and the endpoint's own addresses."""
+    port = endpoint.host_ifname
+    if not port:
+        return ()
+    found = [Element("bridge", "ports", (port,)), Element("bridge", "macs", (port, endpoint.mac))]
+    for interface in endpoint.addresses:
+        version = interface.address.version
+        found.append(Element("bridge", f"speakers{version}", (port, interface.address)))
+        if version == 6:
+            found.append(Element("bridge", "targets6", (port, interface.address)))
+    return tuple(found)
+
+
+def publication_elements(publication: Publication, endpoint: Endpoint) -> tuple[Element, ...]:
+    """Where a published range leads. A range whose ports stay the same is one element, however long.
+
+    A shifted range is an element for each port: nftables cannot add to a port number. Raises RequestError if the
+    endpoint has no address of a family that is asked for by name.
+    """
+    publish = publication.publish
+    found: list[Element] = []
+    for interface in endpoint.addresses:
+        if interface.address.version in publish.versions:
+            found += _publish_elements(publication, interface.address)
+    if not found:
+        raise RequestError(
+            f"publish {publish}: {endpoint.container} has no IPv{publish.versions[0]} address",
+            hint="create its network with --ipv6" if publish.versions[0] == 6 else "",
+        )
+    return tuple(found)
+
+
+def _publish_elements(publication: Publication, to: Address) -> list[Element]:
+    publish = publication.publish
+    bound = publish.host_ip is not None and not publish.host_ip.is_any
+    at: tuple[Address, ...] = (publish.host_ip,) if bound and publish.host_ip else ()
+    suffix = f"_at{to.version}" if bound else str(to.version)
+    if publish.count > 1 and not publish.shifted:
+        span = Span(publish.host_port, publish.last)
+        return [Element("inet", f"range{suffix}", (*at, publish.protocol, span), (to,))]
+    return [
+        Element(
+            "inet",
+            f"port{suffix}",
+            (*at, publish.protocol, publish.host_port + offset),
+            (to, publish.container_port + offset),
+        )
+        for offset in range(publish.count)
+    ]
+
+
+def forwarding_elements(forwarding: Iterable[Forwarding]) -> tuple[Element, ...]:
+    """The IP versions in which the host forwards for us and for nobody else."""
+    return tuple([Element("inet", "guarded", (f"ipv{each.version}",)) for each in forwarding])
+
+
+def all_elements(
+    networks: Iterable[Network],
+    endpoints: Iterable[Endpoint],
+    publications: Iterable[Publication],
+    forwarding: Iterable[Forwarding],
+) -> tuple[Element, ...]:
+    """The whole ruleset's elements, from all that is on record."""
+    ends = {endpoint.id: endpoint for endpoint in endpoints}
+    found = list(forwarding_elements(forwarding))
+    for network in networks:
+        found += network_elements(network)
+    for endpoint in ends.values():
+        found += endpoint_elements(endpoint)
+    for publication in publications:
+        found += publication_elements(publication, ends[publication.endpoint])
+    return tuple(found)

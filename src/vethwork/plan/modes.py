@@ -1,0 +1,80 @@
+"""The four modes of ``--net``, and how they go together.
+
+    host            the host's own namespace: no isolation, no address of its own
+    none            a namespace of its own with nothing in it but loopback
+    container:NAME  the namespace of another container: same addresses, same ports
+    ns:PATH         a namespace that somebody else made
+    NETWORK ...     a namespace of its own, with an interface on each network; ``bridge`` if nothing is said
+
+Rules: only networks go together with each other; what belongs to an interface (an address, a published port) needs one.
+"""
+
+from __future__ import annotations
+
+from vethwork.errors import RequestError
+from vethwork.model.container import AttachRequest, Container, Join, Mode
+from vethwork.model.names import Name
+from vethwork.model.network import DEFAULT_NETWORK
+from vethwork.model.steps import PinNetns, SetLinkUp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from vethwork.model.snapshot import AttachSeen
+    from vethwork.model.steps import Step
+
+
+def parse_modes(texts: tuple[str, ...]) -> tuple[Mode, tuple[Join, ...]]:
+    """Read all the ``--net`` of one command. Raises RequestError where they contradict each other."""
+    modes = [Mode.parse(text) for text in texts] or [Mode("network", DEFAULT_NETWORK)]
+    if any(mode.kind != "network" for mode in modes):
+        if len(modes) > 1:
+            said = ", ".join(str(mode) for mode in modes)
+            raise RequestError(f"--net {said}: only networks can be combined")
+        return modes[0], ()
+    names = [mode.target for mode in modes]
+    if len(set(names)) < len(names):
+        raise RequestError(f"--net {', '.join(names)}: a network is named twice")
+    return modes[0], tuple(Join(Name.parse(name)) for name in names)
+
+
+def check_mode(request: AttachRequest) -> None:
+    """Refuse what a mode cannot give. Raises RequestError."""
+    kind = request.mode.kind
+    if kind == "network":
+        return
+    if request.publishes:
+        why = {
+            "host": "the process has the host's own ports",
+            "container": "the ports are those of the container that it shares with",
+        }.get(kind, "it has no network that a port could be published from")
+        raise RequestError(f"publish {request.publishes[0]}: --net {request.mode}: {why}")
+    if kind in ("host", "container", "ns") and request.netns is not None:
+        raise RequestError(
+            f"attach {request.name}: --net {request.mode} names a namespace, and --netns another"
+        )
+
+
+def container_of(request: AttachRequest, seen: AttachSeen) -> tuple[Container, tuple[Step, ...]]:
+    """The container's row, and the steps that give it its namespace. Raises RequestError."""
+    kind = request.mode.kind
+    pinned = False
+    if kind == "host":
+        netns = ""
+    elif kind == "container":
+        if seen.target is None:
+            raise RequestError(
+                f"attach {request.name}: there is no container {request.mode.target} to share with"
+            )
+        netns = seen.target.netns
+    elif kind == "ns":
+        netns = request.mode.target
+    elif request.netns is not None:
+        netns = request.netns
+    else:
+        netns, pinned = seen.pin_path, True
+    mode = str(request.mode) if kind != "network" else ",".join(join.network for join in request.joins)
+    container = Container(request.id, request.name, mode, netns, pinned)
+    steps: tuple[Step, ...] = (PinNetns(netns),) if pinned else ()
+    if kind in ("none", "network"):
+        steps += (SetLinkUp(netns, "lo"),)
+    return container, steps

@@ -1,0 +1,102 @@
+"""Published ports: which are free, and which endpoint they lead to.
+
+Rules: a host port has one holder, a container or a process; the refusal names it. A port leads to the first endpoint
+whose network has the host as its gateway.
+"""
+
+from __future__ import annotations
+
+from vethwork.errors import ConflictError, RequestError
+from vethwork.model.container import Endpoint, Publication
+from vethwork.model.ports import Publish
+from vethwork.model.steps import ChangeElements, ForgetFlows
+from vethwork.plan.elements import publication_elements
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from vethwork.model.network import Network
+    from vethwork.model.ruleset import Element
+    from vethwork.model.snapshot import PortSeen
+    from vethwork.model.steps import Step
+
+DYNAMIC_FIRST, DYNAMIC_LAST = 49152, 65535
+"""Where a host port is chosen from if none is named: the dynamic ports of RFC 6335, section 6."""
+
+
+def dynamic_ports(seed: str) -> Iterable[int]:
+    """Every dynamic port once, from a place that follows from the seed (hex digits), so that two seldom ask for the same."""
+    span = DYNAMIC_LAST - DYNAMIC_FIRST + 1
+    start = int(seed[:8], 16) % span
+    return (DYNAMIC_FIRST + (start + offset) % span for offset in range(span))
+
+
+def publications_of(
+    publishes: Sequence[Publish],
+    ports: Sequence[PortSeen],
+    endpoints: Sequence[Endpoint],
+    networks: Sequence[Network],
+) -> tuple[Publication, ...]:
+    """Settle what is asked to be published. Raises ConflictError and RequestError."""
+    if not publishes:
+        return ()
+    endpoint = _published_endpoint(publishes[0], endpoints, networks)
+    made: list[Publication] = []
+    for publish, port in zip(publishes, ports, strict=True):
+        settled = publish if publish.host_port else publish.replace(host_port=port.port)
+        if port.holder:
+            raise ConflictError(f"publish {settled}: the host port is held by {port.holder}")
+        for other in made:
+            if settled.overlaps(other.publish):
+                raise RequestError(f"publish {settled}: overlaps {other.publish}, which is asked for too")
+        made.append(Publication(endpoint.container, endpoint.id, settled))
+    return tuple(made)
+
+
+def _published_endpoint(
+    publish: Publish, endpoints: Sequence[Endpoint], networks: Sequence[Network]
+) -> Endpoint:
+    routed = {network.name for network in networks if network.routed}
+    for endpoint in endpoints:
+        if endpoint.network in routed:
+            return endpoint
+    names = ", ".join(str(network.name) for network in networks) or "none"
+    raise RequestError(
+        f"publish {publish}: needs a network whose gateway is the host, and has {names}",
+        hint="a port cannot be published on an internal, isolated or p2p network",
+    )
+
+
+def port_elements(publications: Sequence[Publication], endpoints: Sequence[Endpoint]) -> tuple[Element, ...]:
+    """The elements of several publications."""
+    ends = {endpoint.id: endpoint for endpoint in endpoints}
+    return tuple(
+        [
+            each
+            for publication in publications
+            for each in publication_elements(publication, ends[publication.endpoint])
+        ]
+    )
+
+
+def forget(publications: Iterable[Publication]) -> tuple[Step, ...]:
+    """Let no flow keep the way it had before these ports were opened or closed."""
+    return tuple(
+        [
+            ForgetFlows(
+                each.publish.protocol, each.publish.host_ip, each.publish.host_port, each.publish.last
+            )
+            for each in publications
+        ]
+    )
+
+
+def open_steps(publications: Sequence[Publication], endpoints: Sequence[Endpoint]) -> tuple[Step, ...]:
+    """Open ports on a running container."""
+    return (ChangeElements((), port_elements(publications, endpoints)), *forget(publications))
+
+
+def close_steps(publications: Sequence[Publication], endpoints: Sequence[Endpoint]) -> tuple[Step, ...]:
+    """Close ports; flows that came in by them end."""
+    return (ChangeElements(port_elements(publications, endpoints), ()), *forget(publications))

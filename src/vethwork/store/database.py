@@ -1,0 +1,408 @@
+"""What vethwork remembers: one SQLite file, ``<root>/state.db``.
+
+    networks     for ever
+    containers   ┐
+    endpoints    │ void after a reboot: they carry the boot id that the
+    leases       │ kernel gives each boot, as one row of ``meta``
+    ports        │
+    processes    │
+    forwarding   │
+    intents      ┘
+
+Rules: a transaction is short and no kernel work is done in one. What must be unique is UNIQUE in the schema: an address and
+a port have one owner whatever the code above believes. Records are JSON of ``model.record.to_data``; columns beside the
+record are there to be searched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+
+from vethwork.errors import ConflictError, StateError
+from vethwork.model.address import Address, Prefix
+from vethwork.model.container import Container, Endpoint, Publication
+from vethwork.model.network import Forwarding, Network
+from vethwork.model.plan import Plan
+from vethwork.model.ports import Publish
+from vethwork.model.process import ProcessRow
+from vethwork.model.record import from_data, to_data
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Self
+
+    from vethwork.model.plan import Row
+    from vethwork.model.record import Record
+
+VERSION = 1
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+WAIT_SECONDS = 30.0
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE networks (name TEXT PRIMARY KEY, id TEXT UNIQUE, device TEXT UNIQUE, record TEXT) WITHOUT ROWID;
+CREATE TABLE containers (name TEXT PRIMARY KEY, id TEXT UNIQUE, netns TEXT, record TEXT) WITHOUT ROWID;
+CREATE INDEX by_netns ON containers (netns);
+CREATE TABLE endpoints (id TEXT PRIMARY KEY, container TEXT, network TEXT, ifname TEXT, record TEXT,
+                        UNIQUE (container, ifname)) WITHOUT ROWID;
+CREATE INDEX by_network ON endpoints (network);
+CREATE TABLE leases (network TEXT, address BLOB, endpoint TEXT, PRIMARY KEY (network, address)) WITHOUT ROWID;
+CREATE INDEX by_endpoint ON leases (endpoint);
+CREATE TABLE cursors (network TEXT, version INTEGER, address BLOB, PRIMARY KEY (network, version)) WITHOUT ROWID;
+CREATE TABLE ports (protocol TEXT, first INTEGER, last INTEGER, host_ip TEXT, container TEXT, endpoint TEXT, record TEXT,
+                    PRIMARY KEY (protocol, first, last, host_ip)) WITHOUT ROWID;
+CREATE INDEX ranges ON ports (protocol, first, last) WHERE last > first;
+CREATE INDEX ports_of ON ports (container);
+CREATE TABLE processes (container TEXT PRIMARY KEY, record TEXT) WITHOUT ROWID;
+CREATE TABLE forwarding (version INTEGER PRIMARY KEY, record TEXT);
+CREATE TABLE intents (id INTEGER PRIMARY KEY, verb TEXT, subject TEXT, plan TEXT);
+"""
+VOLATILE = ("containers", "endpoints", "leases", "cursors", "ports", "processes", "forwarding", "intents")
+
+
+class Store:
+    """The open state file. A context manager; one thread's.
+
+    ``rehearsal`` works on a copy in memory: the file stays as it is.
+    """
+
+    def __init__(self, root: str, *, rehearsal: bool = False) -> None:
+        self.path = f"{root}/state.db"
+        try:
+            os.makedirs(root, mode=0o700, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None)
+        except (OSError, sqlite3.Error) as error:
+            raise StateError(f"open {self.path}: {error}") from error
+        with self._explained():
+            self._prepare()
+            if rehearsal:
+                copy = sqlite3.connect(":memory:", isolation_level=None)
+                self._db.backup(copy)
+                self._db.close()
+                self._db = copy
+            self._forget_last_boot()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == VERSION:
+            return
+        if version != 0:
+            raise StateError(
+                f"open {self.path}: is of version {version}, this vethwork speaks {VERSION}",
+                hint="use the vethwork that wrote it, or move the file away",
+            )
+        self._db.execute("PRAGMA journal_mode = WAL")
+        os.chmod(self.path, 0o600)
+        with self.transaction():
+            if self._db.execute("PRAGMA user_version").fetchone() == (0,):
+                for statement in SCHEMA.split(";"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {VERSION}")
+
+    def _forget_last_boot(self) -> None:
+        with open(BOOT_ID) as file:
+            boot = file.read().strip()
+        if self.meta("boot") == boot:
+            return
+        with self.transaction():
+            for table in VOLATILE:
+                self._db.execute(f"DELETE FROM {table}")  # noqa: S608
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (boot,))
+
+    def _explained(self) -> _Explained:
+        return _Explained(self)
+
+    def transaction(self) -> _Transaction:
+        """A short transaction that holds the write lock: ``with store.transaction(): ...``."""
+        return _Transaction(self)
+
+    def _all(self, query: str, *values: object) -> list[Any]:
+        with self._explained():
+            return self._db.execute(query, values).fetchall()
+
+    def _records(self, query: str, *values: object) -> tuple[Any, ...]:
+        return tuple([self._read(text) for (text,) in self._all(query, *values)])
+
+    def _one(self, query: str, *values: object) -> Any:
+        found = self._records(query, *values)
+        return found[0] if found else None
+
+    def _read(self, text: str) -> Any:
+        try:
+            return from_data(json.loads(text))
+        except ValueError as error:
+            raise StateError(
+                f"read {self.path}: {error}", hint="was it written by another version?"
+            ) from error
+
+    # What is on record.
+
+    def meta(self, key: str) -> str | None:
+        """A setting; None if it was never set."""
+        rows = self._all("SELECT value FROM meta WHERE key = ?", key)
+        return rows[0][0] if rows else None
+
+    def networks(self) -> tuple[Network, ...]:
+        """Every network, by name."""
+        return self._records("SELECT record FROM networks ORDER BY name")
+
+    def network(self, name: str) -> Network | None:
+        """One network."""
+        return self._one("SELECT record FROM networks WHERE name = ?", name)  # type: ignore[no-any-return]
+
+    def containers(self) -> tuple[Container, ...]:
+        """Every container, by name."""
+        return self._records("SELECT record FROM containers ORDER BY name")
+
+    def container(self, name: str) -> Container | None:
+        """One container, by name or by id."""
+        query = "SELECT record FROM containers WHERE name = ?1 OR id = ?1"
+        return self._one(query, name)  # type: ignore[no-any-return]
+
+    def containers_in(self, netns: str) -> tuple[Container, ...]:
+        """The containers that live in a namespace."""
+        return self._records("SELECT record FROM containers WHERE netns = ? ORDER BY name", netns)
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Every endpoint."""
+        return self._records("SELECT record FROM endpoints ORDER BY container, ifname")
+
+    def endpoints_of(self, container: str) -> tuple[Endpoint, ...]:
+        """A container's endpoints, by interface name."""
+        return self._records("SELECT record FROM endpoints WHERE container = ? ORDER BY ifname", container)
+
+    def endpoints_on(self, network: str) -> tuple[Endpoint, ...]:
+        """A network's endpoints."""
+        return self._records(
+            "SELECT record FROM endpoints WHERE network = ? ORDER BY container, ifname", network
+        )
+
+    def publications(self) -> tuple[Publication, ...]:
+        """Every published range of ports."""
+        return self._records("SELECT record FROM ports ORDER BY protocol, first, host_ip")
+
+    def publications_of(self, container: str) -> tuple[Publication, ...]:
+        """A container's published ports."""
+        return self._records(
+            "SELECT record FROM ports WHERE container = ? ORDER BY protocol, first, host_ip", container
+        )
+
+    def publications_near(self, publish: Publish) -> tuple[Publication, ...]:
+        """What is published with a port in common, whatever the address; a look-up, not a scan."""
+        near = "SELECT record FROM ports WHERE protocol = ?1"
+        return self._records(
+            f"{near} AND first BETWEEN ?2 AND ?3 UNION {near} AND last > first AND first <= ?3 AND last >= ?2",  # noqa: S608
+            publish.protocol,
+            publish.host_port,
+            publish.last,
+        )
+
+    def process(self, container: str) -> ProcessRow | None:
+        """The process that runs, or ran, in a container."""
+        query = "SELECT record FROM processes WHERE container = ?"
+        return self._one(query, container)  # type: ignore[no-any-return]
+
+    def forwarding(self) -> tuple[Forwarding, ...]:
+        """The IP versions whose forwarding we turned on."""
+        return self._records("SELECT record FROM forwarding ORDER BY version")
+
+    def intents(self) -> tuple[tuple[int, Plan], ...]:
+        """What somebody is doing, or died doing: number and plan, oldest first."""
+        return tuple(
+            [
+                (number, self._read(text))
+                for number, text in self._all("SELECT id, plan FROM intents ORDER BY id")
+            ]
+        )
+
+    def lease_holder(self, network: str, address: Address) -> str:
+        """The name of the container that holds an address; empty if nobody does."""
+        rows = self._all(
+            "SELECT container FROM leases JOIN endpoints ON endpoint = id WHERE leases.network = ? AND address = ?",
+            network,
+            address.packed,
+        )
+        return rows[0][0] if rows else ""
+
+    def leased(self, network: str, first: Address) -> Iterator[Address]:
+        """The addresses of one family on lease, from ``first`` on, in order, as far as they are asked for."""
+        rows = self._db.execute(
+            "SELECT address FROM leases WHERE network = ? AND address >= ? AND length(address) = ? ORDER BY address",
+            (network, first.packed, len(first.packed)),
+        )
+        return (Address.unpack(packed) for (packed,) in rows)
+
+    def cursor(self, network: str, prefix: Prefix) -> Address | None:
+        """The address of a subnet that was leased last."""
+        rows = self._all(
+            "SELECT address FROM cursors WHERE network = ? AND version = ?", network, prefix.version
+        )
+        return Address.unpack(rows[0][0]) if rows else None
+
+    # Intend, settle, undo.
+
+    def intend(self, plan: Plan) -> int:
+        """Put a plan and what it adds on record; gives the intent's number. Raises ConflictError if a row is taken."""
+        for row in plan.adds:
+            self._insert(row)
+        text = json.dumps(to_data(plan), separators=(",", ":"))
+        return int(
+            self._db.execute(
+                "INSERT INTO intents (verb, subject, plan) VALUES (?, ?, ?)", (plan.verb, plan.subject, text)
+            ).lastrowid
+            or 0
+        )
+
+    def settle(self, number: int, plan: Plan) -> None:
+        """The plan is done: what it removes is off record."""
+        for row in plan.removes:
+            self._delete(row)
+        self._db.execute("DELETE FROM intents WHERE id = ?", (number,))
+
+    def retract(self, number: int, plan: Plan) -> None:
+        """The plan was taken back: what it added is off record."""
+        for row in reversed(plan.adds):
+            self._delete(row)
+        self._db.execute("DELETE FROM intents WHERE id = ?", (number,))
+
+    def put_process(self, row: ProcessRow) -> None:
+        """Record a container's process, in place of the one before."""
+        with self.transaction():
+            self._db.execute("INSERT OR REPLACE INTO processes VALUES (?, ?)", (row.container, _json(row)))
+
+    def _insert(self, row: Row) -> None:
+        try:
+            if isinstance(row, Network):
+                self._db.execute(
+                    "INSERT INTO networks VALUES (?, ?, ?, ?)", (row.name, row.id, row.device, _json(row))
+                )
+            elif isinstance(row, Container):
+                self._db.execute(
+                    "INSERT INTO containers VALUES (?, ?, ?, ?)", (row.name, row.id, row.netns, _json(row))
+                )
+            elif isinstance(row, Endpoint):
+                self._insert_endpoint(row)
+            elif isinstance(row, Publication):
+                host, asked = row.publish.host_ip, row.publish
+                values = (
+                    asked.protocol,
+                    asked.host_port,
+                    asked.last,
+                    str(host or ""),
+                    row.container,
+                    row.endpoint,
+                    _json(row),
+                )
+                self._db.execute("INSERT INTO ports VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            else:
+                self._db.execute("INSERT OR REPLACE INTO forwarding VALUES (?, ?)", (row.version, _json(row)))
+        except sqlite3.IntegrityError as error:
+            raise ConflictError(f"record {type(row).__name__.lower()}: it is taken: {error}") from error
+
+    def _insert_endpoint(self, row: Endpoint) -> None:
+        values = (row.id, row.container, row.network, row.ifname, _json(row))
+        self._db.execute("INSERT INTO endpoints VALUES (?, ?, ?, ?, ?)", values)
+        for interface in row.addresses:
+            packed = interface.address.packed
+            self._db.execute("INSERT INTO leases VALUES (?, ?, ?)", (row.network, packed, row.id))
+            self._db.execute(
+                "INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)",
+                (row.network, interface.address.version, packed),
+            )
+
+    def _delete(self, row: Row) -> None:
+        if isinstance(row, Network):
+            self._db.execute("DELETE FROM networks WHERE name = ?", (row.name,))
+            self._db.execute("DELETE FROM cursors WHERE network = ?", (row.name,))
+        elif isinstance(row, Container):
+            self._db.execute("DELETE FROM containers WHERE name = ?", (row.name,))
+            self._db.execute("DELETE FROM processes WHERE container = ?", (row.name,))
+        elif isinstance(row, Endpoint):
+            self._db.execute("DELETE FROM endpoints WHERE id = ?", (row.id,))
+            self._db.execute("DELETE FROM leases WHERE endpoint = ?", (row.id,))
+        elif isinstance(row, Publication):
+            asked = row.publish
+            self._db.execute(
+                "DELETE FROM ports WHERE protocol = ? AND first = ? AND last = ? AND host_ip = ?",
+                (asked.protocol, asked.host_port, asked.last, str(asked.host_ip or "")),
+            )
+        else:
+            self._db.execute("DELETE FROM forwarding WHERE version = ?", (row.version,))
+
+
+def _json(record: Record) -> str:
+    return json.dumps(to_data(record), separators=(",", ":"))
+
+
+class _Explained:
+    """Turns SQLite's complaints into ours; a damaged file is moved aside, so that nobody writes into it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        path = self._store.path
+        if not isinstance(error, (sqlite3.Error, OSError)):
+            return
+        if type(error) is not sqlite3.DatabaseError:
+            raise StateError(f"use {path}: {error}", hint=_hint(str(error))) from error
+        kept = keep_aside(path)
+        raise StateError(
+            f"read {path}: {error}",
+            hint=f"kept as {kept}; the next call starts with no records, and 'vethwork gc' removes what they described",
+        ) from error
+
+
+class _Transaction(_Explained):
+    """BEGIN IMMEDIATE ... COMMIT, or ROLLBACK where anything was raised."""
+
+    def __enter__(self) -> None:
+        with self._store._explained():
+            self._store._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        with self._store._explained():
+            try:
+                self._store._db.execute("COMMIT" if error is None else "ROLLBACK")
+            except sqlite3.OperationalError:
+                if self._store._db.in_transaction:
+                    self._store._db.execute("ROLLBACK")
+                if error is None:
+                    raise
+        super().__exit__(kind, error, trace)
+
+
+def keep_aside(path: str) -> str:
+    """Rename a damaged file, with its log, to the first free ``.damaged-N``; gives the new name."""
+    number = 1
+    while os.path.exists(f"{path}.damaged-{number}"):
+        number += 1
+    for suffix in ("-wal", "-shm", ""):
+        if os.path.exists(path + suffix):
+            os.rename(path + suffix, f"{path}.damaged-{number}{suffix}")
+    return f"{path}.damaged-{number}"
+
+
+def _hint(text: str) -> str:
+    if "full" in text:
+        return "make room on that file system; nothing was changed"
+    if "locked" in text:
+        return f"another vethwork held it for {WAIT_SECONDS:.0f} seconds"
+    return ""
