@@ -1,0 +1,1 @@
+"""What is said: immutable data. Requests, records, steps, rules, plans and results."""

@@ -1,0 +1,1 @@
+"""What is remembered: networks, containers, leases and intents, in one SQLite file."""

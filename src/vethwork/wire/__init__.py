@@ -1,0 +1,1 @@
+"""What is spelled: bytes to data and data to bytes, without a socket: netlink, rtnetlink, nfnetlink, nftables."""
