@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
 
+TABLE = "vethwork"
+"""The name of our tables: one in each family, none beside them."""
+
+
 class Span(Record):
     """A range of ports, both ends in it."""
 
@@ -172,9 +176,15 @@ class Element(Record):
     data: tuple[Atom, ...] = ()
 
     def __str__(self) -> str:
-        data = f" : {' . '.join(_spell(atom) for atom in self.data)}" if self.data else ""
+        data = f" : {' . '.join(map(str, self.data))}" if self.data else ""
         return f"{' . '.join(_spell(atom) for atom in self.key)}{data}"
 
 
 def _spell(atom: Atom) -> str:
-    return f'"{atom}"' if isinstance(atom, str) and "." in atom else str(atom)
+    """What nft reads, and mostly what it prints: names quoted, for many would be numbers or words of its own."""
+    if isinstance(atom, str):
+        return str(atom) if atom in _NFT_WORDS else f'"{atom}"'
+    return f"{atom:#x}" if isinstance(atom, int) and atom > 0xFFFF else str(atom)
+
+
+_NFT_WORDS = {"tcp", "udp", "sctp", "ipv4", "ipv6"}

@@ -1,0 +1,176 @@
+"""nf_tables' tables, chains and rules as messages of one batch; and what the kernel lists back of them.
+
+Sources: include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h. Numbers are in network order.
+
+Theory. Changes travel in a batch, one datagram between a BEGIN and an END, and happen all at once or not at all. Within
+a batch a thing may be named as soon as a message before has made it; an anonymous set is named by an id of the batch.
+
+Rules: functions here give messages, each with words that say what it does; the kernel's refusals are told by them.
+Sets and elements are ``wire.nftsets``'s, the insides of rules ``wire.nftexpr``'s.
+"""
+
+from __future__ import annotations
+
+from vethwork.wire.netlink import (
+    HEADER,
+    NLM_F_ACK,
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_REQUEST,
+    attributes,
+    be32,
+    nested,
+    string,
+)
+from vethwork.wire.nftexpr import NFTA_EXPR_NAME, Compiler
+from vethwork.wire.nftsets import (
+    FAMILIES,
+    SUBSYSTEM,
+    anonymous_set,
+    change_elements,
+    layouts_of,
+    message,
+    new_set,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from vethwork.model.ruleset import Chain, Element, Table
+    from vethwork.wire.netlink import Message
+    from vethwork.wire.nftdata import Type
+    from vethwork.wire.nftsets import Request
+
+NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
+NEWTABLE, DELTABLE, NEWCHAIN, NEWRULE, GETRULE = 0, 2, 3, 6, 7  # enum nf_tables_msg_types
+NFTA_TABLE_NAME = 1
+NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY, NFTA_CHAIN_TYPE = 1, 3, 4, 5, 7
+NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY = 1, 2
+NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
+NF_ACCEPT = 1
+# enum nf_inet_hooks; those of the bridge family (NF_BR_*) have the same numbers
+HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
+
+
+def pack_batch(requests: Sequence[Request], first: int) -> bytes:
+    """The datagram of a batch; BEGIN has the sequence number ``first``, and the requests those that follow.
+
+    Only the last request asks to be acknowledged: the kernel reports every refusal unasked, and acknowledgements of
+    many messages would not fit in a socket's buffer.
+    """
+    edge = bytes(2) + SUBSYSTEM.to_bytes(2, "big")
+    parts = [HEADER.pack(20, NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, first, 0) + edge]
+    for place, (request, _) in enumerate(requests, 1):
+        flags = request.flags | NLM_F_REQUEST | (NLM_F_ACK if place == len(requests) else 0)
+        parts.append(
+            HEADER.pack(16 + len(request.body), request.type, flags, first + place, 0) + request.body
+        )
+    parts.append(HEADER.pack(20, NFNL_MSG_BATCH_END, NLM_F_REQUEST, first + len(requests) + 1, 0) + edge)
+    return b"".join(parts)
+
+
+def replace_tables(tables: Iterable[Table], elements: Iterable[Element]) -> list[Request]:
+    """Make the tables what is said, with these elements in their sets and no others, whatever they were before."""
+    tables = tuple(tables)
+    requests: list[Request] = []
+    identities = iter(range(1, 1 << 32))
+    for table in tables:
+        requests += remove_tables((table,))
+        requests.append(_new_table(table))
+        requests += [new_set(table, each, next(identities)) for each in table.sets]
+        requests += [_new_chain(table, each) for each in table.chains]
+        for chain in table.chains:
+            requests += _new_rules(table, chain, identities)
+    return requests + change_elements(layouts_of(tables), (), elements)
+
+
+def remove_tables(tables: Iterable[Table]) -> list[Request]:
+    """Remove the tables with all that is in them. Each is added first, so that one that is gone already is no error."""
+    requests: list[Request] = []
+    for table in tables:
+        removal = message(DELTABLE, 0, table.family, string(NFTA_TABLE_NAME, table.name))
+        requests += [_new_table(table), (removal, f"delete table {table.family} {table.name}")]
+    return requests
+
+
+def _new_table(table: Table) -> Request:
+    name = string(NFTA_TABLE_NAME, table.name)
+    return message(NEWTABLE, NLM_F_CREATE, table.family, name), f"add table {table.family} {table.name}"
+
+
+def _new_chain(table: Table, chain: Chain) -> Request:
+    inner = [string(NFTA_CHAIN_TABLE, table.name), string(NFTA_CHAIN_NAME, chain.name)]
+    if chain.hook is not None:
+        number = be32(NFTA_HOOK_HOOKNUM, HOOKS[chain.hook.hook])
+        priority = be32(NFTA_HOOK_PRIORITY, chain.hook.priority & 0xFFFFFFFF)
+        inner.append(string(NFTA_CHAIN_TYPE, chain.hook.type))
+        inner.append(be32(NFTA_CHAIN_POLICY, NF_ACCEPT))
+        inner.append(nested(NFTA_CHAIN_HOOK, number, priority))
+    words = f"add chain {table.family} {table.name} {chain.name}"
+    return message(NEWCHAIN, NLM_F_CREATE, table.family, *inner), words
+
+
+def _new_rules(table: Table, chain: Chain, identities: Iterator[int]) -> list[Request]:
+    """The rules of a chain in order, each behind the anonymous sets it looks into."""
+    requests: list[Request] = []
+
+    def anonymous(kind: Type, words: tuple[str, ...]) -> int:
+        identity = next(identities)
+        requests.extend(anonymous_set(table, kind, words, identity))
+        return identity
+
+    for place, rule in enumerate(chain.rules, 1):
+        expressions = Compiler(table, anonymous).compile(rule)
+        request = message(
+            NEWRULE,
+            NLM_F_CREATE | NLM_F_APPEND,
+            table.family,
+            string(NFTA_RULE_TABLE, table.name),
+            string(NFTA_RULE_CHAIN, chain.name),
+            nested(NFTA_RULE_EXPRESSIONS, expressions),
+        )
+        requests.append(
+            (request, f"add rule {place} of chain {table.family} {table.name} {chain.name} ({rule})")
+        )
+    return requests
+
+
+def list_rules(table: Table) -> Message:
+    """Ask for the rules of a table; to be dumped."""
+    return message(GETRULE, 0, table.family, string(NFTA_RULE_TABLE, table.name))
+
+
+def count_rules(bodies: Iterable[bytes]) -> dict[tuple[str, str, str], int]:
+    """How many rules each chain holds, by family, table and chain, in a listing of rules. Raises ValueError."""
+    families = {number: family for family, number in FAMILIES.items()}
+    counts: dict[tuple[str, str, str], int] = {}
+    for body in bodies:
+        found = attributes(body, 4)
+        names = [found.get(kind, b"").rstrip(b"\0").decode() for kind in (NFTA_RULE_TABLE, NFTA_RULE_CHAIN)]
+        where = (families.get(body[0], "") if body else "", names[0], names[1])
+        counts[where] = counts.get(where, 0) + 1
+    return counts
+
+
+# What a kernel may be built without. Without the family or the kind of chain it answers EOPNOTSUPP or ENOENT, without
+# an expression ENOENT (nft_expr_type_get).
+_FAMILY_OPTIONS = {FAMILIES["inet"]: "CONFIG_NF_TABLES_INET", FAMILIES["bridge"]: "CONFIG_NF_TABLES_BRIDGE"}
+_EXPRESSION_OPTIONS = {
+    "ct": "CONFIG_NFT_CT",
+    "fib": "CONFIG_NFT_FIB_INET",
+    "masq": "CONFIG_NFT_MASQ",
+    "nat": "CONFIG_NFT_NAT",
+}
+
+
+def kernel_options(request: Message) -> tuple[str, ...]:
+    """The kernel options without which a request to make a table, a chain or a rule is refused."""
+    kind = request.type & 0xFF
+    if kind in (NEWTABLE, NEWCHAIN):
+        nat = string(NFTA_CHAIN_TYPE, "nat") in request.body
+        return (_FAMILY_OPTIONS[request.body[0]], *(("CONFIG_NFT_NAT",) if nat else ()))
+    if kind != NEWRULE:
+        return ()
+    names = {string(NFTA_EXPR_NAME, name): option for name, option in _EXPRESSION_OPTIONS.items()}
+    return tuple([option for name, option in names.items() if name in request.body])

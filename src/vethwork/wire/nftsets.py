@@ -1,0 +1,317 @@
+"""Sets and maps, and their elements, as nfnetlink's messages; and the elements that the kernel lists back.
+
+Sources: include/uapi/linux/netfilter/nf_tables.h (NFTA_SET_*). Numbers are in network order.
+
+Theory. A set of ranges with one field is a red-black tree of boundaries: where a range starts, and where the first key
+behind it stands (NFT_SET_ELEM_INTERVAL_END). One with several fields ("pipapo") holds the lowest and the highest key of
+each range, and is told how wide its fields are. All other sets are hash tables.
+
+Rules: functions here give messages, each with words that say what it does. Of what is listed, nothing but what we would
+have put in is understood: all else raises ValueError.
+"""
+
+from __future__ import annotations
+
+from vethwork.model.ruleset import Element, Set
+from vethwork.wire.netlink import (
+    NLM_F_CREATE,
+    Message,
+    attribute,
+    attributes,
+    be32,
+    each_attribute,
+    nested,
+    string,
+)
+from vethwork.wire.nftdata import (
+    NFTA_DATA_VALUE,
+    NFTA_DATA_VERDICT,
+    TYPES,
+    concat_names,
+    concat_number,
+    pack_fields,
+    pack_value,
+    pack_verdict,
+    unpack_fields,
+    unpack_verdict,
+    widths,
+)
+from vethwork.wire.nftexpr import ANONYMOUS, NFTA_LIST_ELEM, typeof_data
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import TypeAlias
+
+    from vethwork.model.ruleset import Atom, Table
+    from vethwork.wire.nftdata import Type
+
+    Request: TypeAlias = tuple[Message, str]
+    Boundary: TypeAlias = tuple[bytes, bool, tuple[Atom, ...]]
+
+SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES, include/uapi/linux/netfilter/nfnetlink.h
+FAMILIES = {"inet": 1, "bridge": 7}  # NFPROTO_*, include/uapi/linux/netfilter.h
+NEWSET, GETSET, NEWSETELEM, GETSETELEM, DELSETELEM = 9, 10, 12, 13, 14  # enum nf_tables_msg_types
+
+NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE, NFTA_SET_KEY_LEN = 1, 2, 3, 4, 5
+NFTA_SET_DATA_TYPE, NFTA_SET_DATA_LEN, NFTA_SET_DESC, NFTA_SET_ID, NFTA_SET_USERDATA = 6, 7, 9, 10, 13
+NFTA_SET_DESC_SIZE, NFTA_SET_DESC_CONCAT, NFTA_SET_FIELD_LEN = 1, 2, 1
+NFT_SET_ANONYMOUS, NFT_SET_CONSTANT, NFT_SET_INTERVAL, NFT_SET_MAP, NFT_SET_CONCAT = 1, 2, 4, 8, 0x80
+NFT_DATA_VERDICT = 0xFFFFFF00
+NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET = 1, 2
+NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET_ID = 3, 4
+NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_KEY_END = 1, 2, 3, 10
+NFT_SET_ELEM_INTERVAL_END = 1
+
+LIST_BYTES = 60_000
+"""How long a list of elements may grow: an attribute's length has 16 bits (struct nlattr), with room for one more item."""
+
+
+def message(kind: int, flags: int, family: str, *inner: bytes) -> Message:
+    """A message of nf_tables: its header (struct nfgenmsg) names the family."""
+    return Message(SUBSYSTEM << 8 | kind, flags, bytes((FAMILIES[family], 0, 0, 0)) + b"".join(inner))
+
+
+class Layout:
+    """What the keys and the data of a set are made of, and so what its elements look like."""
+
+    __slots__ = ("data", "family", "head", "keys", "name", "ranges", "tree", "verdicts", "words")
+
+    def __init__(self, family: str, table: str, declared: Set) -> None:
+        self.family, self.name = family, declared.name
+        self.words = f"{family} {table} {declared.name}"
+        self.head = string(NFTA_SET_ELEM_LIST_TABLE, table) + string(NFTA_SET_ELEM_LIST_SET, declared.name)
+        self.keys = [TYPES[name] for name in declared.key]
+        self.verdicts = declared.data == ("verdict",)
+        self.data = [] if self.verdicts else [TYPES[name] for name in declared.data]
+        self.tree = declared.interval and len(self.keys) == 1
+        self.ranges = declared.interval and not self.tree
+
+    def pack(self, element: Element, *, with_data: bool = True) -> bytes:
+        """The one or two items of the kernel's list that stand for an element."""
+        low, high = pack_fields(self.keys, element.key)
+        key = nested(NFTA_SET_ELEM_KEY, pack_value(low))
+        data = self._pack_data(element) if with_data else b""
+        if self.tree:
+            return nested(NFTA_LIST_ELEM, key, data) + _end_behind(high)
+        if self.ranges:  # pipapo wants an end even for a range of one
+            return nested(NFTA_LIST_ELEM, key, nested(NFTA_SET_ELEM_KEY_END, pack_value(high)), data)
+        if low != high:
+            raise ValueError(f"{element}: is a range, and {element.set} is no set of ranges")
+        return nested(NFTA_LIST_ELEM, key, data)
+
+    def _pack_data(self, element: Element) -> bytes:
+        if self.verdicts:
+            (word,) = element.data
+            return nested(NFTA_SET_ELEM_DATA, pack_verdict(str(word)))
+        if not self.data:
+            return b""
+        low, high = pack_fields(self.data, element.data)
+        if low != high:
+            raise ValueError(f"{element}: maps to a range")
+        return nested(NFTA_SET_ELEM_DATA, pack_value(low))
+
+    def unpack_data(self, payload: bytes | None) -> tuple[Atom, ...]:
+        """Read the data attribute of an element; none where the set is no map."""
+        if payload is None:
+            return ()
+        found = attributes(payload)
+        if self.verdicts:
+            return (unpack_verdict(found.get(NFTA_DATA_VERDICT, b"")),)
+        packed = found.get(NFTA_DATA_VALUE, b"")
+        return unpack_fields(self.data, packed, packed) if self.data else ()
+
+
+def _end_behind(high: bytes) -> bytes:
+    """The end of a tree's range: the first key that is not in it; nothing, where there is none behind the highest."""
+    behind = int.from_bytes(high, "big") + 1
+    if behind >> 8 * len(high):
+        return b""
+    key = nested(NFTA_SET_ELEM_KEY, pack_value(behind.to_bytes(len(high), "big")))
+    return nested(NFTA_LIST_ELEM, be32(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END), key)
+
+
+def new_set(table: Table, declared: Set, identity: int) -> Request:
+    """Declare a set or a map."""
+    layout = Layout(table.family, table.name, declared)
+    flags = (
+        NFT_SET_INTERVAL * declared.interval
+        | NFT_SET_MAP * bool(declared.data)
+        | NFT_SET_CONCAT * layout.ranges
+    )
+    inner = [
+        string(NFTA_SET_TABLE, table.name),
+        string(NFTA_SET_NAME, declared.name),
+        be32(NFTA_SET_FLAGS, flags),
+        be32(NFTA_SET_KEY_TYPE, concat_number(layout.keys)),
+        be32(NFTA_SET_KEY_LEN, sum(widths(layout.keys))),
+        be32(NFTA_SET_ID, identity),
+    ]
+    if declared.data:
+        kind = NFT_DATA_VERDICT if layout.verdicts else concat_number(layout.data)
+        inner.append(be32(NFTA_SET_DATA_TYPE, kind))
+        inner.append(be32(NFTA_SET_DATA_LEN, sum(widths(layout.data))))
+    if layout.ranges:
+        fields = [nested(NFTA_LIST_ELEM, be32(NFTA_SET_FIELD_LEN, each.length)) for each in layout.keys]
+        inner.append(nested(NFTA_SET_DESC, nested(NFTA_SET_DESC_CONCAT, *fields)))
+    if declared.typeof:
+        inner.append(attribute(NFTA_SET_USERDATA, typeof_data(declared.typeof)))
+    what = "map" if declared.data else "set"
+    return message(
+        NEWSET, NLM_F_CREATE, table.family, *inner
+    ), f"add {what} {table.family} {table.name} {declared.name}"
+
+
+def get_set(family: str, table: str, name: str) -> Message:
+    """Ask how a set is declared: the kernel describes it, or answers ENOENT."""
+    return message(GETSET, 0, family, string(NFTA_SET_TABLE, table), string(NFTA_SET_NAME, name))
+
+
+def parse_set(body: bytes) -> Set:
+    """Read the kernel's description of a set, but for the selectors it was declared by. Raises ValueError."""
+    found = attributes(body, 4)
+    flags = int.from_bytes(found.get(NFTA_SET_FLAGS, b""), "big")
+    data: tuple[str, ...] = ()
+    if flags & NFT_SET_MAP:
+        kind = int.from_bytes(found.get(NFTA_SET_DATA_TYPE, b""), "big")
+        data = ("verdict",) if kind == NFT_DATA_VERDICT else concat_names(kind)
+    key = concat_names(int.from_bytes(found.get(NFTA_SET_KEY_TYPE, b""), "big"))
+    name = found.get(NFTA_SET_NAME, b"").rstrip(b"\0").decode()
+    return Set(name, key, data, bool(flags & NFT_SET_INTERVAL))
+
+
+def anonymous_set(table: Table, kind: Type, words: tuple[str, ...], identity: int) -> list[Request]:
+    """Declare and fill a set of constants that belongs to the next rule, which finds it by its id."""
+    name = (string(NFTA_SET_TABLE, table.name), string(NFTA_SET_NAME, ANONYMOUS))
+    what = f"{{ {', '.join(words)} }} in table {table.family} {table.name}"
+    made = message(
+        NEWSET,
+        NLM_F_CREATE,
+        table.family,
+        *name,
+        be32(NFTA_SET_FLAGS, NFT_SET_ANONYMOUS | NFT_SET_CONSTANT),
+        be32(NFTA_SET_KEY_TYPE, kind.number),
+        be32(NFTA_SET_KEY_LEN, kind.length),
+        be32(NFTA_SET_ID, identity),
+        nested(NFTA_SET_DESC, be32(NFTA_SET_DESC_SIZE, len(words))),
+    )
+    keys = [pack_fields((kind,), (kind.parse(word),))[0] for word in words]
+    items = [nested(NFTA_LIST_ELEM, nested(NFTA_SET_ELEM_KEY, pack_value(key))) for key in keys]
+    filled = message(
+        NEWSETELEM,
+        NLM_F_CREATE,
+        table.family,
+        *name,
+        be32(NFTA_SET_ELEM_LIST_SET_ID, identity),
+        nested(NFTA_SET_ELEM_LIST_ELEMENTS, *items),
+    )
+    return [(made, f"add the set {what}"), (filled, f"fill the set {what}")]
+
+
+def change_elements(
+    layouts: Mapping[tuple[str, str], Layout], deletes: Iterable[Element], adds: Iterable[Element]
+) -> list[Request]:
+    """Delete elements, then add others. An element of a map is deleted by its key, whatever it maps to.
+
+    ``layouts`` are found by family and name of the set. Deleting what is not there is refused (ENOENT); adding what is
+    there already is not, unless it maps to something else (EEXIST).
+    """
+    requests: list[Request] = []
+    for kind, elements in ((DELSETELEM, deletes), (NEWSETELEM, adds)):
+        for where, members in _by_set(elements).items():
+            requests += _element_messages(kind, layouts[where], members)
+    return requests
+
+
+def layouts_of(tables: Iterable[Table]) -> dict[tuple[str, str], Layout]:
+    """The layouts of all sets of the tables, by family and name."""
+    return {
+        (table.family, each.name): Layout(table.family, table.name, each)
+        for table in tables
+        for each in table.sets
+    }
+
+
+def _by_set(elements: Iterable[Element]) -> dict[tuple[str, str], list[Element]]:
+    groups: dict[tuple[str, str], list[Element]] = {}
+    for element in elements:
+        groups.setdefault((element.family, element.set), []).append(element)
+    return groups
+
+
+def _element_messages(kind: int, layout: Layout, members: list[Element]) -> Iterator[Request]:
+    """The elements in as few messages as the length of an attribute allows."""
+    adding = kind == NEWSETELEM
+
+    def finish(upto: int) -> Request:
+        some = str(members[upto]) if len(items) == 1 else f"{len(items)} elements, the last {members[upto]}"
+        words = f"{'add' if adding else 'delete'} element {layout.words} {{ {some} }}"
+        flags = NLM_F_CREATE if adding else 0
+        return message(
+            kind, flags, layout.family, layout.head, nested(NFTA_SET_ELEM_LIST_ELEMENTS, *items)
+        ), words
+
+    items: list[bytes] = []
+    size = 0
+    for place, member in enumerate(members):
+        items.append(layout.pack(member, with_data=adding))
+        size += len(items[-1])
+        if size > LIST_BYTES:
+            yield finish(place)
+            items, size = [], 0
+    if items:
+        yield finish(len(members) - 1)
+
+
+def list_elements(layout: Layout) -> Message:
+    """Ask for the elements of a set; to be dumped."""
+    return message(GETSETELEM, 0, layout.family, layout.head)
+
+
+def parse_elements(layout: Layout, bodies: Iterable[bytes]) -> tuple[Element, ...]:
+    """Read the bodies of a listing of a set. A range of one is read as the one, a tree's ranges come sorted.
+
+    Raises ValueError for what is cut short or is not of the set's types.
+    """
+    items = [
+        attributes(item)
+        for body in bodies
+        for kind, elements in each_attribute(body, 4)
+        if kind == NFTA_SET_ELEM_LIST_ELEMENTS
+        for _, item in each_attribute(elements)
+    ]
+    read = _read_tree if layout.tree else _read_items
+    return tuple([Element(layout.family, layout.name, key, data) for key, data in read(layout, items)])
+
+
+def _key(item: dict[int, bytes], kind: int = NFTA_SET_ELEM_KEY) -> bytes:
+    return attributes(item.get(kind, b"")).get(NFTA_DATA_VALUE, b"")
+
+
+def _read_items(
+    layout: Layout, items: list[dict[int, bytes]]
+) -> Iterator[tuple[tuple[Atom, ...], tuple[Atom, ...]]]:
+    for item in items:
+        low = _key(item)
+        high = _key(item, NFTA_SET_ELEM_KEY_END) if layout.ranges and NFTA_SET_ELEM_KEY_END in item else low
+        yield unpack_fields(layout.keys, low, high), layout.unpack_data(item.get(NFTA_SET_ELEM_DATA))
+
+
+def _read_tree(
+    layout: Layout, items: list[dict[int, bytes]]
+) -> Iterator[tuple[tuple[Atom, ...], tuple[Atom, ...]]]:
+    """Pair starts with what comes next: an end, the start of a neighbour, or the end of all keys."""
+    length = layout.keys[0].length
+    boundaries: list[Boundary] = []
+    for item in items:
+        flags = int.from_bytes(item.get(NFTA_SET_ELEM_FLAGS, b""), "big")
+        is_start = not flags & NFT_SET_ELEM_INTERVAL_END
+        data = layout.unpack_data(item.get(NFTA_SET_ELEM_DATA)) if is_start else ()
+        boundaries.append((_key(item), is_start, data))
+    boundaries.sort(key=lambda boundary: boundary[:2])
+    nexts = [int.from_bytes(key, "big") for key, _, _ in boundaries[1:]] + [1 << 8 * length]
+    for (low, is_start, data), behind in zip(boundaries, nexts, strict=False):
+        if is_start:
+            if behind <= int.from_bytes(low, "big"):
+                raise ValueError("a set's ranges overlap")
+            yield unpack_fields(layout.keys, low, (behind - 1).to_bytes(length, "big")), data
