@@ -75,6 +75,11 @@ class Engine:
         self.kernel.close()
         self.store.close()
 
+    @property
+    def rehearses(self) -> bool:
+        """Whether plans are only shown."""
+        return self._rehearse is not None
+
     def execution(self) -> Execution:
         """One operation on this engine's records and kernel."""
         return Execution(self.store, self.kernel, self.root, watch=self._watch, rehearse=self._rehearse)

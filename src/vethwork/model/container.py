@@ -10,6 +10,7 @@ from vethwork.errors import RequestError
 from vethwork.model.address import Address, Interface, Mac
 from vethwork.model.names import IfName, Name, NetnsPath
 from vethwork.model.ports import Publish
+from vethwork.model.process import ProcessRow
 from vethwork.model.record import Record
 
 TYPE_CHECKING = False
@@ -99,7 +100,10 @@ class Join(Record):
 
 
 class AttachRequest(Record):
-    """The wish for a container's network. ``netns`` None asks for a namespace of our own making, pinned by us."""
+    """The wish for a container's network. ``netns`` None asks for a namespace of our own making, pinned by us.
+
+    ``process`` is what will run in it, where we start that; it is on record from the same moment as the container.
+    """
 
     id: str
     name: Name
@@ -107,3 +111,4 @@ class AttachRequest(Record):
     joins: tuple[Join, ...] = ()
     publishes: tuple[Publish, ...] = ()
     netns: NetnsPath | None = None
+    process: ProcessRow | None = None

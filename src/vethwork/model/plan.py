@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from vethwork.model.container import Container, Endpoint, Publication
+    from vethwork.model.process import ProcessRow
     from vethwork.model.network import Forwarding, Network
 
-    Row: TypeAlias = Network | Container | Endpoint | Publication | Forwarding
+    Row: TypeAlias = Network | Container | Endpoint | Publication | Forwarding | ProcessRow
 
 
 class Plan(Record):

@@ -49,6 +49,8 @@ def plan_attach(request: AttachRequest, seen: AttachSeen) -> Plan:
     publications = publications_of(request.publishes, seen.ports, endpoints, networks)
     opening = _opening(endpoints, endpoints, publications)
     adds: tuple[Row, ...] = (container, *endpoints, *publications)
+    if request.process is not None:
+        adds += (request.process,)
     return Plan("attach", request.name, steps + links + opening, adds=adds)
 
 

@@ -216,6 +216,10 @@ class Store:
         query = "SELECT record FROM processes WHERE container = ?"
         return self._one(query, container)  # type: ignore[no-any-return]
 
+    def processes(self) -> tuple[ProcessRow, ...]:
+        """Every process that runs, or ran."""
+        return self._records("SELECT record FROM processes ORDER BY container")
+
     def forwarding(self) -> tuple[Forwarding, ...]:
         """The IP versions whose forwarding we turned on."""
         return self._records("SELECT record FROM forwarding ORDER BY version")
@@ -282,7 +286,7 @@ class Store:
     def put_process(self, row: ProcessRow) -> None:
         """Record a container's process, in place of the one before."""
         with self.transaction():
-            self._db.execute("INSERT OR REPLACE INTO processes VALUES (?, ?)", (row.container, _json(row)))
+            self._insert(row)
 
     def _insert(self, row: Row) -> None:
         try:
@@ -308,6 +312,10 @@ class Store:
                     _json(row),
                 )
                 self._db.execute("INSERT INTO ports VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            elif isinstance(row, ProcessRow):
+                self._db.execute(
+                    "INSERT OR REPLACE INTO processes VALUES (?, ?)", (row.container, _json(row))
+                )
             else:
                 self._db.execute("INSERT OR REPLACE INTO forwarding VALUES (?, ?)", (row.version, _json(row)))
         except sqlite3.IntegrityError as error:
@@ -340,6 +348,8 @@ class Store:
                 "DELETE FROM ports WHERE protocol = ? AND first = ? AND last = ? AND host_ip = ?",
                 (asked.protocol, asked.host_port, asked.last, str(asked.host_ip or "")),
             )
+        elif isinstance(row, ProcessRow):
+            self._db.execute("DELETE FROM processes WHERE container = ?", (row.container,))
         else:
             self._db.execute("DELETE FROM forwarding WHERE version = ?", (row.version,))
 

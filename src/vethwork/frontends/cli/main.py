@@ -1,0 +1,71 @@
+"""The command line: where arguments become requests, and results text.
+
+Rules: this package decides nothing. Every value from outside goes through a ``parse`` of ``model`` before anything looks at
+it. What people read goes through ``show``; ``--json`` prints one document and nothing else. Errors go to standard error
+as *what we were doing: what happened*, then what to do; never a traceback, unless VETHWORK_DEBUG is set.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import click
+
+from vethwork.errors import VethworkError
+from vethwork.frontends.cli.containers import CONTAINER_COMMANDS
+from vethwork.frontends.cli.networks import network
+from vethwork.frontends.cli.upkeep import UPKEEP_COMMANDS
+
+INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def cli() -> None:
+    """Container networking for Linux: namespaces, bridges, NAT and published ports.
+
+    State is kept in $VETHWORK_ROOT (default /var/lib/vethwork), pinned namespaces in $VETHWORK_RUN (default
+    /run/vethwork).
+    """
+
+
+for command in (*CONTAINER_COMMANDS, network, *UPKEEP_COMMANDS):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and end the process with its exit status."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; gives its exit status."""
+    try:
+        result = cli.main(arguments, prog_name="vethwork", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except VethworkError as error:
+        _tell(error.message, error.hint)
+        return error.exit_status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains once more when it closes stdout
+        return 141
+    except Exception as error:  # the outermost boundary: a traceback is no answer to a user
+        if "VETHWORK_DEBUG" in os.environ:
+            traceback.print_exc()
+        _tell(
+            f"internal error: {type(error).__name__}: {error}",
+            "set VETHWORK_DEBUG=1 to see where, and report it",
+        )
+        return INTERNAL_ERROR
+    return result if isinstance(result, int) else 0
+
+
+def _tell(message: str, hint: str) -> None:
+    print(f"vethwork: {message}", file=sys.stderr)
+    if hint:
+        print(f"  hint: {hint}", file=sys.stderr)
