@@ -177,14 +177,22 @@ class Element(Record):
 
     def __str__(self) -> str:
         data = f" : {' . '.join(map(str, self.data))}" if self.data else ""
-        return f"{' . '.join(_spell(atom) for atom in self.key)}{data}"
+        return f"{_spell_key(self.key)}{data}"
 
 
-def _spell(atom: Atom) -> str:
-    """What nft reads, and mostly what it prints: names quoted, for many would be numbers or words of its own."""
-    if isinstance(atom, str):
-        return str(atom) if atom in _NFT_WORDS else f'"{atom}"'
-    return f"{atom:#x}" if isinstance(atom, int) and atom > 0xFFFF else str(atom)
+def _spell_key(key: tuple[Atom, ...]) -> str:
+    """What nft reads: interface names quoted, for some would be numbers to it, or words of its own (even ``tcp``)."""
+    words = []
+    for atom, behind in zip(key, (*key[1:], None), strict=True):
+        if isinstance(atom, str):
+            words.append(atom if atom in _PROTOCOLS and _is_port(behind) else f'"{atom}"')
+        else:
+            words.append(f"{atom:#x}" if isinstance(atom, int) and not _is_port(atom) else str(atom))
+    return " . ".join(words)
 
 
-_NFT_WORDS = {"tcp", "udp", "sctp", "ipv4", "ipv6"}
+def _is_port(atom: Atom | None) -> bool:
+    return isinstance(atom, Span) or (isinstance(atom, int) and atom <= 0xFFFF)
+
+
+_PROTOCOLS = {"tcp", "udp", "sctp"}
