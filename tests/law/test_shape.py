@@ -17,6 +17,7 @@ CATCHES_ALL = {
     "execution.py: Execution._do_or_undo": "whatever stops a plan half-way, what was done is undone",
     "frontends/cli/main.py: run": "the outermost boundary: what nobody foresaw becomes a report, not a traceback",
     "kernel/netns.py: _in_thread.run": "carries whatever it is over to the caller's thread",
+    "kernel/supervise.py: _become_supervisor": "the outermost boundary of a process that nobody waits for: goes to its log",
 }
 
 

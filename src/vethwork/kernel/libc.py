@@ -1,7 +1,8 @@
-"""The four system calls that Python 3.11 has no words for: setns, unshare, mount, umount2.
+"""The system calls that Python 3.11 has no words for: setns, unshare, mount, umount2, sethostname, prctl.
 
 Rules: one thin wrapper for each, which raises OSError; flags carry the kernel's names, in alphabetical order, with the
-header they are from. ``ctypes`` is loaded on the first call, for only some paths need one.
+header they are from. ``ctypes`` is loaded on the first call, for only some paths need one; who forks calls :func:`load`
+before, so that nothing is loaded or looked up between fork and exec.
 """
 
 from __future__ import annotations
@@ -19,20 +20,37 @@ CLONE_NEWUTS = 0x04000000
 # include/uapi/linux/mount.h, and umount2(2)
 MNT_DETACH = 2
 MS_BIND = 4096
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_NOSUID = 2
 MS_PRIVATE = 1 << 18
+MS_RDONLY = 1
 MS_REC = 16384
 MS_SHARED = 1 << 20
 MS_SLAVE = 1 << 19
+# include/uapi/linux/prctl.h
+PR_GET_CHILD_SUBREAPER = 37
+PR_SET_CHILD_SUBREAPER = 36
 
 _libc: ctypes.CDLL | None = None
 
 
-def _call(name: str, *args: object) -> None:
+def load(*names: str) -> None:
+    """Load the C library and look these of its functions up now, not at their first call."""
     global _libc
     import ctypes
 
     if _libc is None:
         _libc = ctypes.CDLL(None, use_errno=True)
+    for name in names:
+        getattr(_libc, name)
+
+
+def _call(name: str, *args: object) -> None:
+    import ctypes
+
+    if _libc is None:
+        load()
     if getattr(_libc, name)(*args) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{name}: {os.strerror(code)}")
@@ -56,3 +74,22 @@ def mount(source: str, target: str, kind: str = "none", flags: int = 0) -> None:
 def umount(target: str, flags: int = 0) -> None:
     """Unmount what is at ``target``; see umount2(2)."""
     _call("umount2", target.encode(), flags)
+
+
+def sethostname(name: str) -> None:
+    """Name the UTS namespace of the calling process; see sethostname(2)."""
+    _call("sethostname", name.encode(), len(name.encode()))
+
+
+def child_subreaper() -> bool:
+    """Tell whether orphans below this process become its children; see PR_SET_CHILD_SUBREAPER(2const)."""
+    import ctypes
+
+    answer = ctypes.c_int()
+    _call("prctl", PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0)
+    return bool(answer.value)
+
+
+def set_child_subreaper(on: bool) -> None:
+    """Make orphans below this process its children, or init's again; see PR_SET_CHILD_SUBREAPER(2const)."""
+    _call("prctl", PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)
