@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from vethwork.kernel.apply import Kernel
     from vethwork.model.plan import Plan
+    from vethwork.model.ruleset import Element
     from vethwork.store.database import Store
 
     Watch = Callable[[object], None]
@@ -147,6 +148,9 @@ class Execution:
 
     def ruleset_step(self) -> LoadRuleset:
         """The step that makes the ruleset what the records say."""
-        store = self._store
-        elements = all_elements(store.networks(), store.endpoints(), store.publications(), store.forwarding())
-        return LoadRuleset(TABLES, elements)
+        return LoadRuleset(TABLES, recorded_elements(self._store))
+
+
+def recorded_elements(store: Store) -> tuple[Element, ...]:
+    """The elements that the ruleset must have, by what is on record."""
+    return all_elements(store.networks(), store.endpoints(), store.publications(), store.forwarding())

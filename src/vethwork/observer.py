@@ -118,9 +118,9 @@ class Observer:
     def _choose(self, publish: Publish, seed: str, given: list[Publish]) -> Publish:
         for port in dynamic_ports(seed):
             candidate = publish.replace(host_port=port)
-            if not any(candidate.overlaps(other) for other in given):
-                if not self._container_on(candidate) and not ports.holder(candidate):
-                    return candidate
+            asked_twice = any(candidate.overlaps(other) for other in given)
+            if not asked_twice and not self._container_on(candidate) and not ports.holder(candidate):
+                return candidate
         return publish.replace(host_port=port)
 
     def _container_on(self, publish: Publish) -> str:

@@ -144,7 +144,7 @@ def remove(engine: Engine, name: str, *, force: bool = False) -> bool:
             raise ConflictError(
                 f"remove {name}: {', '.join(seen.sharers)} share its namespace", hint="remove them first"
             )
-        end(engine, name, 0 if force else GRACE_SECONDS)
+        end(engine, name, 0)
     return discard(engine, seen.container.name, seen.container.id)
 
 

@@ -17,7 +17,8 @@ from vethwork.model.steps import (
     CreateBridge,
     CreateVeth,
     DeleteLink,
-    IsolatePort,
+    HairpinPort,
+    JoinBridge,
     MoveLink,
     SetLinkUp,
 )
@@ -139,9 +140,17 @@ class RouteDoor:
         """Queue it."""
         self.queue(rtnetlink.link_up(self.index(step.ifname)), f"bring up {step.ifname}")
 
-    def isolate(self, step: IsolatePort) -> None:
+    def join_bridge(self, step: JoinBridge) -> None:
         """Queue it."""
-        self.queue(rtnetlink.isolate_port(self.index(step.ifname)), f"isolate bridge port {step.ifname}")
+        message = rtnetlink.join_bridge(self.index(step.ifname), self.index(step.bridge))
+        self.queue(message, f"put {step.ifname} into bridge {step.bridge}")
+
+    def hairpin(self, step: HairpinPort) -> None:
+        """Queue it."""
+        self.queue(
+            rtnetlink.hairpin_port(self.index(step.ifname)),
+            f"turn on hairpin mode of bridge port {step.ifname}",
+        )
 
     def add_address(self, step: AddAddress) -> None:
         """Queue it."""

@@ -12,6 +12,7 @@ from vethwork.errors import RequestError
 from vethwork.kernel import sysctl
 from vethwork.model.address import BITS, Address, Prefix
 from vethwork.model.snapshot import HostSeen
+from vethwork.model.steps import LINK_GROUP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ def see_host(kernel: Kernel) -> HostSeen:
         ),
         ipv6=ipv6,
     )
+
+
+def _hears_routers(link: Link) -> bool:
+    ours = link.group == LINK_GROUP or link.ifname == "lo"
+    return not ours and sysctl.read(f"ipv6/conf/{link.ifname}/accept_ra") == "1"
 
 
 def _is_place(prefix: Prefix) -> bool:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from vethwork.model.container import Container, Endpoint, Publication
-    from vethwork.model.process import ProcessRow
     from vethwork.model.network import Forwarding, Network
+    from vethwork.model.process import ProcessRow
 
     Row: TypeAlias = Network | Container | Endpoint | Publication | Forwarding | ProcessRow
 

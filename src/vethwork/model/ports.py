@@ -66,7 +66,7 @@ class Publish(Record):
             raise RequestError(f"publish: protocol {protocol!r:.40} is none of {', '.join(PROTOCOLS)}")
         made = cls(protocol, host_ip, host_port, container_port, count)
         for first in (host_port or 1, container_port):
-            if not (1 <= first and 1 <= count and first + count - 1 <= 65535):
+            if not (first >= 1 and count >= 1 and first + count - 1 <= 65535):
                 raise RequestError(f"publish {made}: a port is 1 to 65535")
         if not host_port and count > 1:
             raise RequestError(f"publish {made}: a range needs its host ports named")

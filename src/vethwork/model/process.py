@@ -26,10 +26,15 @@ class RunOptions(Record):
 
 
 class ProcessRow(Record):
-    """``pid`` 0: it was never started. ``start_time`` in clock ticks after boot (proc(5), stat field 22)."""
+    """``pid`` 0: it was not started yet. ``keeper`` is the process that starts it and waits for its end.
+
+    Both with their start times, in clock ticks after boot (proc(5), stat field 22).
+    """
 
     container: str
     options: RunOptions
+    keeper: int
+    keeper_start: int
     pid: int = 0
     start_time: int = 0
     status: int | None = None

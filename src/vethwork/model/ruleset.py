@@ -104,6 +104,15 @@ class Nat(Record):
         return f"{self.kind} {'ip' if self.version == 4 else 'ip6'} to {' . '.join(self.selectors)} map @{self.map}"
 
 
+class SetMark(Record):
+    """Put a number on the packet, for rules that come later."""
+
+    mark: int
+
+    def __str__(self) -> str:
+        return f"meta mark set 0x{self.mark:08x}"
+
+
 class Masquerade(Record):
     """Rewrite the source to the address of the interface that the packet leaves by."""
 
@@ -112,7 +121,7 @@ class Masquerade(Record):
 
 
 if TYPE_CHECKING:
-    Statement: TypeAlias = Match | Verdict | VerdictMap | Nat | Masquerade
+    Statement: TypeAlias = Match | Verdict | VerdictMap | Nat | SetMark | Masquerade
 
 
 class Rule(Record):

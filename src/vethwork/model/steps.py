@@ -178,13 +178,27 @@ class AddRoute(Step):
         return (ip_in(self.netns, route),)
 
 
-class IsolatePort(Step):
-    """Keep a bridge port from speaking to the other isolated ports of its bridge (IFLA_BRPORT_ISOLATED)."""
+class JoinBridge(Step):
+    """Put a link that lost its bridge back into it, and bring it up."""
+
+    ifname: str
+    bridge: str
+
+    def describe(self) -> tuple[str, ...]:
+        return (f"ip link set {self.ifname} master {self.bridge} up",)
+
+
+class HairpinPort(Step):
+    """Let a bridge send a frame back by the port that it came by (IFLA_BRPORT_MODE).
+
+    With br_netfilter, that is the way of a container to its own published port: the kernel bridges what was rewritten
+    to the bridge that it came from.
+    """
 
     ifname: str
 
     def describe(self) -> tuple[str, ...]:
-        return (f"bridge link set dev {self.ifname} isolated on",)
+        return (f"bridge link set dev {self.ifname} hairpin on",)
 
 
 class SetSysctl(Step):

@@ -18,7 +18,7 @@ from vethwork.model.steps import (
     AddRoute,
     ChangeElements,
     CreateVeth,
-    IsolatePort,
+    HairpinPort,
     MoveLink,
     SetLinkUp,
     SetSysctl,
@@ -32,6 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vethwork.model.plan import Row
     from vethwork.model.ports import Publish
+    from vethwork.model.ruleset import Element
     from vethwork.model.snapshot import PortSeen
     from vethwork.model.steps import Step
 
@@ -47,7 +48,7 @@ def plan_attach(request: AttachRequest, seen: AttachSeen) -> Plan:
     endpoints, links = _join_all(container, request.joins, seen.networks, ())
     networks = [each.network for each in seen.networks]
     publications = publications_of(request.publishes, seen.ports, endpoints, networks)
-    opening = _opening(endpoints, endpoints, publications)
+    opening = _opening(endpoints, networks, publications)
     adds: tuple[Row, ...] = (container, *endpoints, *publications)
     if request.process is not None:
         adds += (request.process,)
@@ -65,7 +66,7 @@ def plan_connect(join: Join, seen: ContainerSeen, network: NetworkSeen) -> Plan:
                 f"connect {container.name}: it is on {join.network} already, as {endpoint.ifname}"
             )
     endpoints, links = _join_all(container, (join,), (network,), seen.endpoints)
-    return Plan("connect", container.name, links + _opening(endpoints, endpoints, ()), adds=endpoints)
+    return Plan("connect", container.name, links + _opening(endpoints, [network.network], ()), adds=endpoints)
 
 
 def plan_publish(publishes: tuple[Publish, ...], seen: ContainerSeen, ports: tuple[PortSeen, ...]) -> Plan:
@@ -74,16 +75,21 @@ def plan_publish(publishes: tuple[Publish, ...], seen: ContainerSeen, ports: tup
     return Plan("publish", seen.container.name, open_steps(publications, seen.endpoints), adds=publications)
 
 
-def plan_reattach(container: Container, endpoint: Endpoint, network: Network) -> tuple[Step, ...]:
-    """The steps that bring an endpoint's link back as it was."""
-    return _bridge_steps(container, endpoint, network, default=True)
+def plan_reattach(seen: ContainerSeen, endpoint: Endpoint, network: Network) -> tuple[Step, ...]:
+    """The steps that bring an endpoint's link back as it was; the default route only if it is the first that has one."""
+    earlier = seen.endpoints[: seen.endpoints.index(endpoint)]
+    taken = {gateway.version for each in earlier for gateway in each.gateways}
+    default = not taken & {gateway.version for gateway in endpoint.gateways}
+    return _bridge_steps(seen.container, endpoint, network, default=default)
 
 
 def _opening(
-    new: tuple[Endpoint, ...], all_endpoints: tuple[Endpoint, ...], publications: tuple[Publication, ...]
+    endpoints: tuple[Endpoint, ...], networks: list[Network], publications: tuple[Publication, ...]
 ) -> tuple[Step, ...]:
-    elements = tuple([element for endpoint in new for element in endpoint_elements(endpoint)])
-    elements += port_elements(publications, all_endpoints)
+    elements: tuple[Element, ...] = ()
+    for endpoint, network in zip(endpoints, networks, strict=True):
+        elements += endpoint_elements(endpoint, network)
+    elements += port_elements(publications, endpoints)
     return (*((ChangeElements((), elements),) if elements else ()), *forget(publications))
 
 
@@ -162,8 +168,8 @@ def _bridge_steps(
     steps: list[Step] = [
         CreateVeth(endpoint.host_ifname, network.device, netns, ifname, endpoint.mac, network.mtu)
     ]
-    if not network.icc:
-        steps.append(IsolatePort(endpoint.host_ifname))
+    if network.routed:
+        steps.append(HairpinPort(endpoint.host_ifname))
     steps += _interface_steps(container, endpoint)
     if default:
         steps += [AddRoute(netns, ifname, None, gateway) for gateway in endpoint.gateways]

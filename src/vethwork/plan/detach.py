@@ -30,7 +30,7 @@ def plan_detach(seen: ContainerSeen, cables: tuple[NetworkSeen, ...]) -> Plan:
         raise ConflictError(
             f"remove {container.name}: {names} share its namespace", hint=f"remove {names} first"
         )
-    steps = _closing(seen.endpoints, seen.publications, seen.endpoints)
+    steps = _closing(seen, seen.endpoints, seen.publications)
     for endpoint in seen.endpoints:
         steps += _unlink(container.netns, endpoint, cables)
     if container.pinned:
@@ -46,7 +46,7 @@ def plan_disconnect(network: str, seen: ContainerSeen, cables: tuple[NetworkSeen
     if endpoint is None:
         raise NotFound(f"disconnect {name}: it is not on network {network}")
     publications = tuple([each for each in seen.publications if each.endpoint == endpoint.id])
-    steps = _closing((endpoint,), publications, seen.endpoints)
+    steps = _closing(seen, (endpoint,), publications)
     steps += _unlink(seen.container.netns, endpoint, cables)
     return Plan("disconnect", name, steps, removes=(*publications, endpoint), forward=True)
 
@@ -64,12 +64,12 @@ def plan_unpublish(publish: Publish, seen: ContainerSeen) -> Plan:
 
 
 def _closing(
-    endpoints: tuple[Endpoint, ...],
-    publications: tuple[Publication, ...],
-    all_endpoints: tuple[Endpoint, ...],
+    seen: ContainerSeen, endpoints: tuple[Endpoint, ...], publications: tuple[Publication, ...]
 ) -> tuple[Step, ...]:
-    elements = port_elements(publications, all_endpoints)
-    elements += tuple([element for endpoint in endpoints for element in endpoint_elements(endpoint)])
+    networks = {network.name: network for network in seen.networks}
+    elements = port_elements(publications, seen.endpoints)
+    for endpoint in endpoints:
+        elements += endpoint_elements(endpoint, networks[endpoint.network])
     return (*((ChangeElements(elements, ()),) if elements else ()), *forget(publications))
 
 

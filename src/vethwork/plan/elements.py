@@ -38,6 +38,7 @@ def network_elements(network: Network) -> tuple[Element, ...]:
     elif network.internal:
         found.append(Element("inet", "input_from", (bridge,), ("goto gateway_only",)))
     if network.routed:
+        found.append(Element("inet", "mirrors", (bridge, bridge)))
         found += _nat_elements(network)
     return tuple(found)
 
@@ -54,17 +55,19 @@ def _nat_elements(network: Network) -> list[Element]:
     return found
 
 
-def endpoint_elements(endpoint: Endpoint) -> tuple[Element, ...]:
-    """Who may speak at a bridge port: one MAC address and the endpoint's own addresses."""
+def endpoint_elements(endpoint: Endpoint, network: Network) -> tuple[Element, ...]:
+    """Who may speak at a bridge port, and to whom: one MAC address and the endpoint's own addresses."""
     port = endpoint.host_ifname
     if not port:
         return ()
     found = [Element("bridge", "ports", (port,)), Element("bridge", "macs", (port, endpoint.mac))]
+    if not network.icc:
+        found.append(Element("bridge", "loners", (port,)))
     for interface in endpoint.addresses:
         version = interface.address.version
         found.append(Element("bridge", f"speakers{version}", (port, interface.address)))
         if version == 6:
-            found.append(Element("bridge", "targets6", (port, interface.address)))
+            found.append(Element("bridge", "targets6", (port, interface.address.value)))
     return tuple(found)
 
 
@@ -119,11 +122,12 @@ def all_elements(
 ) -> tuple[Element, ...]:
     """The whole ruleset's elements, from all that is on record."""
     ends = {endpoint.id: endpoint for endpoint in endpoints}
+    by_name = {network.name: network for network in networks}
     found = list(forwarding_elements(forwarding))
-    for network in networks:
+    for network in by_name.values():
         found += network_elements(network)
     for endpoint in ends.values():
-        found += endpoint_elements(endpoint)
+        found += endpoint_elements(endpoint, by_name[endpoint.network])
     for publication in publications:
         found += publication_elements(publication, ends[publication.endpoint])
     return tuple(found)

@@ -18,8 +18,8 @@ from vethwork.plan.elements import forwarding_elements, network_elements
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from vethwork.model.plan import Row
     from vethwork.model.container import Endpoint
+    from vethwork.model.plan import Row
     from vethwork.model.steps import Step
 
 

@@ -15,7 +15,19 @@ Rules: no rule names a container, a network or a port. IPv4 and IPv6 are made by
 
 from __future__ import annotations
 
-from vethwork.model.ruleset import Chain, Hook, Masquerade, Match, Nat, Rule, Set, Table, Verdict, VerdictMap
+from vethwork.model.ruleset import (
+    Chain,
+    Hook,
+    Masquerade,
+    Match,
+    Nat,
+    Rule,
+    Set,
+    SetMark,
+    Table,
+    Verdict,
+    VerdictMap,
+)
 from vethwork.model.steps import LINK_GROUP
 
 TYPE_CHECKING = False
@@ -31,6 +43,8 @@ PORT = ("meta l4proto", "th dport")
 HAS_PORTS = Match(("meta l4proto",), ("tcp", "udp", "sctp"))
 
 # include/uapi/linux/netfilter_ipv4.h NF_IP_PRI_*, netfilter_bridge.h NF_BR_PRI_FILTER_BRIDGED
+MARK = 0x76657468
+"""What a published packet carries that goes back to the bridge it came from ("veth" in ASCII)."""
 RAW, DSTNAT, FILTER, SRCNAT, BRIDGE_FILTER = -300, -100, 0, 100, -200
 
 
@@ -58,12 +72,12 @@ def _family_sets(version: int) -> tuple[Set, ...]:
 
 def _publish_chain(name: str, prefix: str, address: bool) -> Chain:
     """Look a packet's destination up, single ports before ranges, and rewrite it."""
-    rules = []
+    rules: list[Rule] = []
     for version in (4, 6):
         key = (f"{_ip(version)} daddr", *PORT) if address else PORT
         family = () if address else (Match(("meta nfproto",), f"ipv{version}"),)
-        for kind in ("port", "range"):
-            rules.append(_rule(*family, HAS_PORTS, Nat("dnat", version, key, f"{kind}{prefix}{version}")))
+        nats = [Nat("dnat", version, key, f"{kind}{prefix}{version}") for kind in ("port", "range")]
+        rules += [_rule(*family, HAS_PORTS, nat) for nat in nats]
     return Chain(name, tuple(rules))
 
 
@@ -75,6 +89,7 @@ INET = Table(
     (
         Set("bridges", ("ifname",)),
         Set("peers", ("ifname", "ifname")),
+        Set("mirrors", ("ifname", "ifname")),
         Set("guarded", ("nf_proto",)),
         Set("input_from", ("ifname",), ("verdict",)),
         Set("forward_from", ("ifname",), ("verdict",)),
@@ -139,6 +154,9 @@ INET = Table(
         Chain(
             "forward",
             (
+                # With br_netfilter, the kernel bridges what is rewritten to the bridge that it came from; the mark lets
+                # it pass between two ports that may not talk to each other otherwise.
+                _rule(PUBLISHED, Match(("iifname", "oifname"), "@mirrors"), SetMark(MARK)),
                 _rule(ESTABLISHED, ACCEPT),
                 _rule(VerdictMap(("iifname",), "forward_from")),
                 _rule(VerdictMap(("oifname",), "forward_to")),
@@ -173,6 +191,7 @@ BRIDGE = Table(
     TABLE,
     (
         Set("ports", ("ifname",)),
+        Set("loners", ("ifname",)),
         Set("macs", ("ifname", "ether_addr")),
         Set("speakers4", ("ifname", "ipv4_addr")),
         Set("speakers6", ("ifname", "ipv6_addr")),
@@ -222,6 +241,19 @@ BRIDGE = Table(
                 _rule(Match(("iifgroup",), str(LINK_GROUP)), DROP),
             ),
             Hook("filter", "prerouting", BRIDGE_FILTER),
+        ),
+        # After br_netfilter (priority -1), which has set the mark by then.
+        Chain(
+            "forward",
+            (
+                _rule(
+                    Match(("meta mark",), f"0x{MARK:08x}", negate=True),
+                    Match(("iifname",), "@loners"),
+                    Match(("oifname",), "@loners"),
+                    DROP,
+                ),
+            ),
+            Hook("filter", "forward", 0),
         ),
     ),
 )

@@ -95,10 +95,7 @@ def split(packet: bytes) -> Iterator[tuple[int, int, int, bytes]]:
 
 def attributes(body: bytes, at: int = 0) -> dict[int, bytes]:
     """The attributes from offset ``at`` on, by type; of several alike, the last. Raises ValueError if one is cut short."""
-    found: dict[int, bytes] = {}
-    for kind, payload in each_attribute(body, at):
-        found[kind] = payload
-    return found
+    return dict(each_attribute(body, at))
 
 
 def each_attribute(body: bytes, at: int = 0) -> Iterator[tuple[int, bytes]]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from struct import Struct
 
 from vethwork.model.address import BITS, Prefix
-from vethwork.model.ruleset import Masquerade, Match, Nat, Verdict, VerdictMap
+from vethwork.model.ruleset import Masquerade, Match, Nat, SetMark, Verdict, VerdictMap
 from vethwork.wire.netlink import be32, nested, string
 from vethwork.wire.nftdata import TYPES, Type, number, pack_fields, pack_value, pack_verdict, widths
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 NFTA_LIST_ELEM = 1
 NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
-NFTA_META_DREG, NFTA_META_KEY = 1, 2
+NFTA_META_DREG, NFTA_META_KEY, NFTA_META_SREG = 1, 2, 3
 NFTA_CT_DREG, NFTA_CT_KEY = 1, 2
 NFTA_FIB_DREG, NFTA_FIB_RESULT, NFTA_FIB_FLAGS = 1, 2, 3
 NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_LEN = 1, 2, 3, 4
@@ -38,7 +38,7 @@ NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG, NFTA_LOOKUP_DREG, NFTA_LOOKUP_SET_ID, NFTA_LO
 NFTA_IMMEDIATE_DREG, NFTA_IMMEDIATE_DATA = 1, 2
 NFTA_NAT_TYPE, NFTA_NAT_FAMILY, NFTA_NAT_REG_ADDR_MIN, NFTA_NAT_REG_PROTO_MIN = 1, 2, 3, 5
 
-NFT_META_PROTOCOL, NFT_META_IIFNAME, NFT_META_OIFNAME = 1, 6, 7
+NFT_META_PROTOCOL, NFT_META_MARK, NFT_META_IIFNAME, NFT_META_OIFNAME = 1, 3, 6, 7
 NFT_META_NFPROTO, NFT_META_L4PROTO, NFT_META_IIFGROUP = 15, 16, 21
 NFT_CT_STATE, NFT_CT_STATUS = 0, 2
 NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR, NFTA_FIB_F_IIF = 3, 2, 8
@@ -179,6 +179,7 @@ SELECTORS = {
     "ip6 daddr": _payload(_V6, NETWORK, 24, "ip6"),
     "ip6 saddr": _payload(_V6, NETWORK, 8, "ip6"),
     "meta l4proto": _meta(TYPES["inet_proto"], NFT_META_L4PROTO),
+    "meta mark": _meta(_machine_word("mark", 19, {}), NFT_META_MARK),
     "meta nfproto": _meta(TYPES["nf_proto"], NFT_META_NFPROTO),
     "meta protocol": _meta(TYPES["ether_type"], NFT_META_PROTOCOL),
     "oifname": _meta(TYPES["ifname"], NFT_META_OIFNAME),
@@ -315,6 +316,12 @@ class Compiler:
             be32(NFTA_NAT_REG_PROTO_MIN, _register(BITS[nat.version] // 32)) if has_port else b"",
         )
 
+    def set_mark(self, statement: SetMark) -> None:
+        """Put a mark on the packet."""
+        value = nested(NFTA_IMMEDIATE_DATA, pack_value(_U32.pack(statement.mark)))
+        self._emit("immediate", be32(NFTA_IMMEDIATE_DREG, FIRST_REGISTER), value)
+        self._emit("meta", be32(NFTA_META_KEY, NFT_META_MARK), be32(NFTA_META_SREG, FIRST_REGISTER))
+
     def masquerade(self, _: Masquerade) -> None:
         """Rewrite the source to the outgoing interface's address."""
         self._emit("masq")
@@ -328,6 +335,7 @@ _STATEMENTS: dict[type[Statement], Callable[[Compiler, object], None]] = {
     Verdict: Compiler.verdict,  # type: ignore[dict-item]
     VerdictMap: Compiler.verdict_map,  # type: ignore[dict-item]
     Nat: Compiler.nat,  # type: ignore[dict-item]
+    SetMark: Compiler.set_mark,  # type: ignore[dict-item]
     Masquerade: Compiler.masquerade,  # type: ignore[dict-item]
 }
 

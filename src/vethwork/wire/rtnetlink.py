@@ -36,7 +36,7 @@ RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_PROTINFO = 1, 3, 4, 10, 12
 IFLA_LINKINFO, IFLA_GROUP, IFLA_NET_NS_FD = 18, 27, 28
-IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER, IFLA_BRPORT_ISOLATED = 1, 2, 1, 33
+IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER, IFLA_BRPORT_MODE = 1, 2, 1, 4
 IFF_UP = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NODAD = 1, 2, 4, 8, 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
@@ -112,10 +112,17 @@ def link_up(index: int) -> Message:
     return Message(RTM_SETLINK, 0, _IFINFO.pack(AF_UNSPEC, 0, index, IFF_UP, IFF_UP))
 
 
-def isolate_port(index: int) -> Message:
-    """Set a bridge port's isolated flag."""
+def join_bridge(index: int, bridge: int) -> Message:
+    """Make a link a port of a bridge, and bring it up."""
+    return Message(
+        RTM_SETLINK, 0, _IFINFO.pack(AF_UNSPEC, 0, index, IFF_UP, IFF_UP) + u32(IFLA_MASTER, bridge)
+    )
+
+
+def hairpin_port(index: int) -> Message:
+    """Turn on a bridge port's hairpin mode."""
     body = _IFINFO.pack(AF_BRIDGE, 0, index, 0, 0)
-    return Message(RTM_SETLINK, 0, body + nested(IFLA_PROTINFO, u8(IFLA_BRPORT_ISOLATED, 1)))
+    return Message(RTM_SETLINK, 0, body + nested(IFLA_PROTINFO, u8(IFLA_BRPORT_MODE, 1)))
 
 
 def delete_link(index: int) -> Message:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Parsed(click.ParamType):
+class Parsed(click.ParamType[Any]):
     """A click type around a ``parse`` of the model."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vethwork import __version__
+from vethwork import __version__, upkeep
 from vethwork.frontends.cli import options, show
 
 
@@ -18,4 +18,30 @@ def version(as_json: bool) -> None:
         print(f"vethwork {__version__}")
 
 
-UPKEEP_COMMANDS = (version,)
+def _report(lines: tuple[str, ...], as_json: bool, nothing: str) -> None:
+    if as_json:
+        show.document(list(lines))
+        return
+    for line in lines or (nothing,):
+        print(line)
+
+
+@click.command()
+@options.dry_run
+@options.as_json
+def gc(dry: bool, as_json: bool) -> None:
+    """Remove what is left of containers that are gone, and what no record knows."""
+    with options.open_engine(dry) as engine:
+        _report(upkeep.collect_garbage(engine), as_json, "nothing to remove")
+
+
+@click.command()
+@options.dry_run
+@options.as_json
+def restore(dry: bool, as_json: bool) -> None:
+    """Bring back what is on record: bridges, links and the whole ruleset; after a reboot, or a flush by somebody."""
+    with options.open_engine(dry) as engine:
+        _report(upkeep.restore(engine), as_json, "everything is in place")
+
+
+UPKEEP_COMMANDS = (gc, restore, version)

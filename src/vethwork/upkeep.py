@@ -1,0 +1,127 @@
+"""Keeping the machine in order: gc removes what nobody remembers, restore brings back what is remembered.
+
+Rules: both work with the world to themselves, and report each thing they did in words. What does not carry our mark is
+not looked at. gc makes the machine what the records say by taking away; restore, by adding.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vethwork.errors import VethworkError
+from vethwork.execution import recorded_elements
+from vethwork.kernel.netns import NetnsGone
+from vethwork.kernel.observe import see_host
+from vethwork.model.plan import Plan
+from vethwork.model.steps import LINK_GROUP, DeleteLink, JoinBridge, UnpinNetns
+from vethwork.plan.attach import plan_reattach
+from vethwork.plan.networks import plan_restore_network
+from vethwork.plan.ruleset import TABLES
+from vethwork.runtime import discard, sweep
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from vethwork.engine import Engine
+    from vethwork.model.container import Container, Endpoint
+    from vethwork.model.steps import Step
+
+
+def collect_garbage(engine: Engine) -> tuple[str, ...]:
+    """Remove containers whose namespace is gone, links and pins that no record knows, and rules that no record means."""
+    report = [f"container {name}: its process is gone and --rm was asked for" for name in sweep(engine)]
+    for container in engine.containers():
+        if _is_gone(engine, container):
+            discard(engine, container.name)
+            report.append(f"container {container.name}: its namespace {container.netns} is gone")
+    with engine.execution().begin(exclusive=True) as execution:
+        strays = _stray_links(engine) + _stray_pins(engine)
+        if strays:
+            execution.carry_out(lambda: Plan("collect network", "garbage", strays, forward=True))
+        report += [f"{command}: no record knows it" for step in strays for command in step.describe()]
+        if _ruleset_differs(engine):
+            execution.carry_out(
+                lambda: Plan("collect network", "rules", (execution.ruleset_step(),), forward=True)
+            )
+            report.append("ruleset: brought to what the records say")
+    return tuple(report)
+
+
+def restore(engine: Engine) -> tuple[str, ...]:
+    """Bring back the host's side of every network, the links of every container that lives, and the whole ruleset."""
+    report: list[str] = []
+    with engine.execution().begin(exclusive=True) as execution:
+        if _ruleset_differs(engine):
+            report.append("ruleset: was not what the records say")
+            step = execution.ruleset_step()
+            execution.carry_out(lambda: Plan("restore network", "rules", (step,), forward=True))
+        for network in engine.networks():
+            seen = see_host(engine.kernel)
+            plan = plan_restore_network(network, seen)
+            execution.carry_out(lambda plan=plan: plan)  # type: ignore[misc]
+            if network.driver == "bridge" and network.device not in seen.links:
+                report.append(f"network {network.name}: bridge {network.device} was gone")
+        for endpoint in engine.store.endpoints():
+            report += _restore_endpoint(engine, endpoint)
+    return tuple(report)
+
+
+def _restore_endpoint(engine: Engine, endpoint: Endpoint) -> tuple[str, ...]:
+    """Bring one link back. A container whose namespace is gone is gc's business."""
+    seen = engine.inspect(endpoint.container)
+    network = engine.network(endpoint.network)
+    if network.driver != "bridge":
+        return ()
+    door = engine.kernel.door("")
+    bridge, link = door.link(network.device), door.link(endpoint.host_ifname)
+    steps: tuple[Step, ...] = ()
+    if link is None and not _is_gone(engine, seen.container):
+        steps = plan_reattach(seen, endpoint, network)
+    elif link is not None and bridge is not None and link.master != bridge.index:
+        steps = (JoinBridge(endpoint.host_ifname, network.device),)
+    if not steps:
+        return ()
+    errors = engine.kernel.attempt(steps)
+    said = "; ".join(str(error) for error in errors)
+    what = f"container {endpoint.container}: {endpoint.ifname} on {endpoint.network} was cut off"
+    return (f"{what}, and could not be restored: {said}" if errors else what,)
+
+
+def _is_gone(engine: Engine, container: Container) -> bool:
+    if not container.netns:
+        return False
+    try:
+        engine.kernel.netns_fd(container.netns)
+    except NetnsGone:
+        return True
+    return False
+
+
+def _stray_links(engine: Engine) -> tuple[Step, ...]:
+    known: set[str] = {network.device for network in engine.networks()}
+    known |= {endpoint.host_ifname for endpoint in engine.store.endpoints()}
+    found = [link for link in engine.kernel.door("").links() if link.group == LINK_GROUP]
+    return tuple([DeleteLink("", link.ifname) for link in found if link.ifname not in known])
+
+
+def _stray_pins(engine: Engine) -> tuple[Step, ...]:
+    directory = f"{engine.run}/netns"
+    if not os.path.isdir(directory):
+        return ()
+    known = {container.netns for container in engine.containers()}
+    paths = [f"{directory}/{name}" for name in sorted(os.listdir(directory))]
+    return tuple([UnpinNetns(path) for path in paths if path not in known])
+
+
+def _ruleset_differs(engine: Engine) -> bool:
+    """Compare every set of ours with what the records say it holds."""
+    nft = engine.kernel.nft
+    if not nft.is_whole(TABLES):
+        return bool(engine.networks())
+    wanted = set(recorded_elements(engine.store))
+    try:
+        have = {
+            element for table in TABLES for each in table.sets for element in nft.elements(table, each.name)
+        }
+    except VethworkError:
+        return True
+    return wanted != have
