@@ -21,7 +21,9 @@ TOO_DEAR = {
 # `re`, and `re` loads `enum`. Should a Python version make them dearer, test_what_is_allowed_brings_no_more tells.
 COMES_WITH = {"json": {"enum"}, "sqlite3": set[str]()}
 
-EVERY_CONTAINER = ("errors", "model", "wire", "plan", "store", "kernel", "execution", "observer", "engine")
+EVERY_CONTAINER = (
+    "errors", "model", "wire", "plan", "store", "kernel", "execution", "observer", "engine", "runtime", "upkeep",
+)  # fmt: skip
 PROTOCOLS = ("frontends/cni", "frontends/netavark", "frontends/oci")
 
 # Runs in the fresh interpreter; tells which line of ours was the first to want each module.
