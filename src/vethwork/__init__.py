@@ -1,6 +1,109 @@
-"""vethwork: container networking for Linux.
+"""vethwork: container networking for Linux, in Python.
 
-__version__ is the version of the distribution.
+    with vethwork.Sandbox(publish=["8080:80"]) as box:      an isolated network for processes
+        box.run(["python3", "-m", "http.server", "80"])
+
+    with vethwork.Engine() as engine:                       the verbs: attach, detach, publish, create_network ...
+        engine.create_network(vethwork.NetworkRequest(vethwork.Name("blue"), ipv6=True))
+
+    with vethwork.testing.Lab() as lab:                     a host, its neighbour and its internet, for tests
+        lab.neighbour.fetch(...)
+
+The map of the source, in the order in which things depend on each other:
+
+    model/       what is said      immutable data: requests, snapshots, steps, rules, plans, records
+    plan/        decide            pure functions (request, snapshot) -> plan
+    wire/        spell             bytes <-> data: netlink, rtnetlink, nfnetlink, nftables expressions, conntrack
+    kernel/      touch             the only package that opens sockets, namespaces and /proc/sys, or starts processes
+    store/       remember          SQLite, and locks that end with their holder
+    execution    carry out         intend, apply, settle; undo or finish what the dead left
+    engine       the verbs         observe -> plan -> execution
+    runtime      processes         run, start, exec, stop, remove
+    upkeep       order             gc and restore
+    doctor       advice            what hinders or endangers, and what to do
+    sandbox      the library face
+    frontends/   speak             translations of foreign protocols, the command line among them
+    testing/     lend              a host, its containers and its neighbours as private namespaces
+
+Rules: importing this loads nothing; each public name loads what it needs when it is first used (PEP 562).
 """
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from vethwork import testing
+    from vethwork.engine import Engine, new_id
+    from vethwork.errors import (
+        ConflictError,
+        Incomplete,
+        KernelRefused,
+        NotFound,
+        RequestError,
+        StateError,
+        VethworkError,
+    )
+    from vethwork.model.address import Address, Interface, Mac, Prefix
+    from vethwork.model.container import AttachRequest, Join, Mode
+    from vethwork.model.names import IfName, Name, NetnsPath
+    from vethwork.model.network import Network, NetworkRequest
+    from vethwork.model.ports import Publish
+    from vethwork.sandbox import Sandbox
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "vethwork.engine": ("Engine", "new_id"),
+    "vethwork.errors": (
+        "ConflictError",
+        "Incomplete",
+        "KernelRefused",
+        "NotFound",
+        "RequestError",
+        "StateError",
+        "VethworkError",
+    ),
+    "vethwork.model.address": ("Address", "Interface", "Mac", "Prefix"),
+    "vethwork.model.container": ("AttachRequest", "Join", "Mode"),
+    "vethwork.model.names": ("IfName", "Name", "NetnsPath"),
+    "vethwork.model.network": ("Network", "NetworkRequest"),
+    "vethwork.model.ports": ("Publish",),
+    "vethwork.sandbox": ("Sandbox",),
+}
+
+__all__ = [
+    "Address",
+    "AttachRequest",
+    "ConflictError",
+    "Engine",
+    "IfName",
+    "Incomplete",
+    "Interface",
+    "Join",
+    "KernelRefused",
+    "Mac",
+    "Mode",
+    "Name",
+    "NetnsPath",
+    "Network",
+    "NetworkRequest",
+    "NotFound",
+    "Prefix",
+    "Publish",
+    "RequestError",
+    "Sandbox",
+    "StateError",
+    "VethworkError",
+    "__version__",
+    "new_id",
+    "testing",
+]
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name == "testing":
+        return import_module("vethwork.testing")
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'vethwork' has no attribute {name!r}")

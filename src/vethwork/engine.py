@@ -175,6 +175,7 @@ class Engine:
         """Make a network. Raises RequestError, ConflictError or KernelRefused; nothing is left of it then."""
         network_id = new_id()
         with self.execution().begin(exclusive=True) as execution:
+            execution.check_owner()
             seen = see_host(self.kernel)
             execution.carry_out(lambda: plan_create_network(request, network_id, seen, self.store.networks()))
             return self.network(request.name)
@@ -188,6 +189,7 @@ class Engine:
     def restore_network(self, name: str) -> None:
         """Bring the host's side of a network back, as far as it is missing. Raises NotFound, Incomplete."""
         with self.execution().begin(exclusive=True) as execution:
+            execution.check_owner()
             network = self.network(name)
             seen = see_host(self.kernel)
             execution.carry_out(lambda: plan_restore_network(network, seen))

@@ -14,7 +14,7 @@ whole ruleset, has it alone. So nobody replaces the ruleset while somebody chang
 
 from __future__ import annotations
 
-from vethwork.errors import Incomplete, VethworkError
+from vethwork.errors import ConflictError, Incomplete, VethworkError
 from vethwork.model.steps import LoadRuleset
 from vethwork.plan.elements import all_elements
 from vethwork.plan.ruleset import TABLES
@@ -47,6 +47,7 @@ class Execution:
         self._store = store
         self._kernel = kernel
         self._locks = Locks(f"{root}/locks")
+        self._mark = f"state in {root}"
         self._watch = watch
         self._rehearse = rehearse
         self._container = ""
@@ -142,13 +143,25 @@ class Execution:
             self._locks.leave_world()  # two who convert a shared lock would wait for each other
             self._locks.world(exclusive=True)
         if not self._kernel.nft.is_whole(TABLES):
+            self.check_owner()
             self._kernel.apply((self.ruleset_step(),), self._watch)
         if not self._exclusive:
             self._locks.world(exclusive=False)
 
     def ruleset_step(self) -> LoadRuleset:
         """The step that makes the ruleset what the records say."""
-        return LoadRuleset(TABLES, recorded_elements(self._store))
+        tables = tuple([table.replace(comment=self._mark) for table in TABLES])
+        return LoadRuleset(tables, recorded_elements(self._store))
+
+    def check_owner(self) -> None:
+        """Refuse to work in a namespace that another engine works in. Raises ConflictError."""
+        for table in TABLES:
+            comment = self._kernel.nft.comment(table)
+            if comment is not None and comment != self._mark:
+                raise ConflictError(
+                    f"table {table.family} {table.name}: is not ours, it says: {comment or 'nothing'}",
+                    hint="one network namespace is the host of one engine: is VETHWORK_ROOT as it was?",
+                )
 
 
 def recorded_elements(store: Store) -> tuple[Element, ...]:

@@ -30,15 +30,16 @@ def collect_garbage(engine: Engine) -> tuple[str, ...]:
     """Remove containers whose namespace is gone, links and pins that no record knows, and rules that no record means."""
     report = [f"container {name}: its process is gone and --rm was asked for" for name in sweep(engine)]
     for container in engine.containers():
-        if _is_gone(engine, container):
+        if is_gone(engine, container):
             discard(engine, container.name)
             report.append(f"container {container.name}: its namespace {container.netns} is gone")
     with engine.execution().begin(exclusive=True) as execution:
-        strays = _stray_links(engine) + _stray_pins(engine)
+        execution.check_owner()
+        strays = stray_links(engine) + _stray_pins(engine)
         if strays:
             execution.carry_out(lambda: Plan("collect network", "garbage", strays, forward=True))
         report += [f"{command}: no record knows it" for step in strays for command in step.describe()]
-        if _ruleset_differs(engine):
+        if ruleset_differs(engine):
             execution.carry_out(
                 lambda: Plan("collect network", "rules", (execution.ruleset_step(),), forward=True)
             )
@@ -50,7 +51,8 @@ def restore(engine: Engine) -> tuple[str, ...]:
     """Bring back the host's side of every network, the links of every container that lives, and the whole ruleset."""
     report: list[str] = []
     with engine.execution().begin(exclusive=True) as execution:
-        if _ruleset_differs(engine):
+        execution.check_owner()
+        if ruleset_differs(engine):
             report.append("ruleset: was not what the records say")
             step = execution.ruleset_step()
             execution.carry_out(lambda: Plan("restore network", "rules", (step,), forward=True))
@@ -74,7 +76,7 @@ def _restore_endpoint(engine: Engine, endpoint: Endpoint) -> tuple[str, ...]:
     door = engine.kernel.door("")
     bridge, link = door.link(network.device), door.link(endpoint.host_ifname)
     steps: tuple[Step, ...] = ()
-    if link is None and not _is_gone(engine, seen.container):
+    if link is None and not is_gone(engine, seen.container):
         steps = plan_reattach(seen, endpoint, network)
     elif link is not None and bridge is not None and link.master != bridge.index:
         steps = (JoinBridge(endpoint.host_ifname, network.device),)
@@ -86,7 +88,8 @@ def _restore_endpoint(engine: Engine, endpoint: Endpoint) -> tuple[str, ...]:
     return (f"{what}, and could not be restored: {said}" if errors else what,)
 
 
-def _is_gone(engine: Engine, container: Container) -> bool:
+def is_gone(engine: Engine, container: Container) -> bool:
+    """Tell whether a container's namespace is no more."""
     if not container.netns:
         return False
     try:
@@ -96,7 +99,8 @@ def _is_gone(engine: Engine, container: Container) -> bool:
     return False
 
 
-def _stray_links(engine: Engine) -> tuple[Step, ...]:
+def stray_links(engine: Engine) -> tuple[Step, ...]:
+    """The steps that delete the links that carry our mark and that no record knows."""
     known: set[str] = {network.device for network in engine.networks()}
     known |= {endpoint.host_ifname for endpoint in engine.store.endpoints()}
     found = [link for link in engine.kernel.door("").links() if link.group == LINK_GROUP]
@@ -112,7 +116,7 @@ def _stray_pins(engine: Engine) -> tuple[Step, ...]:
     return tuple([UnpinNetns(path) for path in paths if path not in known])
 
 
-def _ruleset_differs(engine: Engine) -> bool:
+def ruleset_differs(engine: Engine) -> bool:
     """Compare every set of ours with what the records say it holds."""
     nft = engine.kernel.nft
     if not nft.is_whole(TABLES):

@@ -14,7 +14,7 @@ does not make our batches fail.
 
 from __future__ import annotations
 
-from errno import EAGAIN, EBADMSG, ENOBUFS, ENOENT, EOPNOTSUPP
+from errno import EAGAIN, EBADMSG, ENOBUFS, ENOENT, EOPNOTSUPP, EPERM
 
 from vethwork.errors import KernelRefused
 from vethwork.kernel.socket import (
@@ -28,12 +28,15 @@ from vethwork.model.ruleset import TABLE
 from vethwork.wire.netlink import NLMSG_ERROR, parse_error, split
 from vethwork.wire.nftables import (
     count_rules,
+    get_table,
     kernel_options,
     list_rules,
     pack_batch,
+    parse_comment,
     remove_tables,
     replace_tables,
 )
+from vethwork.wire.nftchains import BaseChain, list_chains, parse_chain
 from vethwork.wire.nftsets import (
     Layout,
     change_elements,
@@ -139,6 +142,21 @@ class NftSocket(NetlinkSocket):
         layout = Layout(table.family, table.name, table.set_named(name))
         return parse_elements(layout, self.dump(list_elements(layout), f"list set {layout.words}"))
 
+    def comment(self, table: Table) -> str | None:
+        """A table's comment, empty if it has none; None if there is no such table. Raises KernelRefused."""
+        try:
+            (body, *_) = self.ask(get_table(table), f"look at table {table.family} {table.name}")
+        except KernelRefused as error:
+            if error.errno != ENOENT:
+                raise
+            return None
+        return parse_comment(body)
+
+    def base_chains(self) -> tuple[BaseChain, ...]:
+        """Every base chain of every table, ours among them. Raises KernelRefused."""
+        listed = [parse_chain(body) for body in self.dump(list_chains(), "list chains")]
+        return tuple([chain for chain in listed if chain is not None])
+
     def is_whole(self, tables: Iterable[Table]) -> bool:
         """Tell whether every chain of the tables is there with as many rules as it should have. Raises KernelRefused."""
         return all(self._holds_rules(table) for table in tables)
@@ -166,7 +184,9 @@ class NftSocket(NetlinkSocket):
             place = sequence - first
             if errno and refused is None and 0 <= place <= len(requests) + 1:
                 refused = _refusal(requests, place - 1, errno, extack)
-            done |= not errno and place == len(requests)
+            done = not errno and place == len(requests)
+            if done:  # the last thing that the kernel says
+                break
         if refused is not None:
             raise refused
         if not done:
@@ -199,13 +219,17 @@ class NftSocket(NetlinkSocket):
                     yield sequence, *parse_error(body, flags)
 
 
+_BATCH_HINTS = {
+    EOPNOTSUPP: "the kernel needs CONFIG_NF_TABLES",
+    EPERM: "it takes CAP_NET_ADMIN in this network namespace",
+}
+
+
 def _refusal(requests: Sequence[Request], place: int, errno: int, extack: str) -> KernelRefused:
     """The error for a request, or for the batch as a whole where ``place`` is none of them."""
     if not 0 <= place < len(requests):
-        hint = "the kernel needs CONFIG_NF_TABLES" if errno == EOPNOTSUPP else ""
-        return KernelRefused(
-            f"a batch of {len(requests)}, the last: {requests[-1][1]}", errno, extack, hint=hint
-        )
+        doing = f"change nf_tables ({len(requests)} requests, the last: {requests[-1][1]})"
+        return KernelRefused(doing, errno, extack, hint=_BATCH_HINTS.get(errno, ""))
     message, doing = requests[place]
     options = kernel_options(message) if errno in (ENOENT, EOPNOTSUPP) else ()
     hint = f"the kernel may lack {' or '.join(options)}" if options else ""

@@ -140,11 +140,18 @@ class Hook(Record):
     hook: str
     priority: int
 
-    def __str__(self) -> str:
-        # nft takes the name dstnat in prerouting only, and shifts the names for the bridge family.
-        names = {-300: "raw", -200: "filter", -100: "dstnat", 0: "filter", 100: "srcnat"}
-        priority = self.priority if self.hook == "output" else names.get(self.priority, self.priority)
+    def spell(self, family: str) -> str:
+        """The line for a table of that family, in which ``filter`` may be another number than elsewhere."""
+        # nft takes the name dstnat in prerouting only.
+        names = {} if self.hook == "output" else _PRIORITIES[family]
+        priority = names.get(self.priority, self.priority)
         return f"type {self.type} hook {self.hook} priority {priority}; policy accept;"
+
+
+_PRIORITIES = {
+    "inet": {-300: "raw", -100: "dstnat", 0: "filter", 100: "srcnat"},
+    "bridge": {-200: "filter"},
+}
 
 
 class Chain(Record):
@@ -154,21 +161,25 @@ class Chain(Record):
     rules: tuple[Rule, ...]
     hook: Hook | None = None
 
-    def __str__(self) -> str:
-        lines = ([str(self.hook)] if self.hook else []) + [str(rule) for rule in self.rules]
+    def spell(self, family: str) -> str:
+        """The chain as it stands in a table of that family."""
+        lines = ([self.hook.spell(family)] if self.hook else []) + [str(rule) for rule in self.rules]
         return f"\tchain {self.name} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}\n"
 
 
 class Table(Record):
-    """A table of one family: ``inet`` or ``bridge``."""
+    """A table of one family: ``inet`` or ``bridge``. ``comment`` says whose it is."""
 
     family: str
     name: str
     sets: tuple[Set, ...]
     chains: tuple[Chain, ...]
+    comment: str = ""
 
     def __str__(self) -> str:
-        inner = "\n".join([str(part) for part in (*self.sets, *self.chains)])
+        comment = f'\tcomment "{self.comment}"\n\n' if self.comment else ""
+        sets, chains = [str(each) for each in self.sets], [each.spell(self.family) for each in self.chains]
+        inner = comment + "\n".join(sets + chains)
         return f"table {self.family} {self.name} {{\n{inner}}}\n"
 
     def set_named(self, name: str) -> Set:

@@ -17,12 +17,13 @@ from vethwork.wire.netlink import (
     NLM_F_APPEND,
     NLM_F_CREATE,
     NLM_F_REQUEST,
+    attribute,
     attributes,
     be32,
     nested,
     string,
 )
-from vethwork.wire.nftexpr import NFTA_EXPR_NAME, Compiler
+from vethwork.wire.nftexpr import NFTA_EXPR_NAME, Compiler, user_data
 from vethwork.wire.nftsets import (
     FAMILIES,
     SUBSYSTEM,
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
     from vethwork.wire.nftsets import Request
 
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
-NEWTABLE, DELTABLE, NEWCHAIN, NEWRULE, GETRULE = 0, 2, 3, 6, 7  # enum nf_tables_msg_types
-NFTA_TABLE_NAME = 1
+NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, NEWRULE, GETRULE = 0, 1, 2, 3, 6, 7  # enum nf_tables_msg_types
+NFTA_TABLE_NAME, NFTA_TABLE_USERDATA = 1, 6
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY, NFTA_CHAIN_TYPE = 1, 3, 4, 5, 7
 NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY = 1, 2
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
@@ -95,8 +96,22 @@ def remove_tables(tables: Iterable[Table]) -> list[Request]:
 
 
 def _new_table(table: Table) -> Request:
-    name = string(NFTA_TABLE_NAME, table.name)
-    return message(NEWTABLE, NLM_F_CREATE, table.family, name), f"add table {table.family} {table.name}"
+    inner = [string(NFTA_TABLE_NAME, table.name)]
+    if table.comment:  # as nft itself keeps it: NFTNL_UDATA_TABLE_COMMENT is 0
+        inner.append(attribute(NFTA_TABLE_USERDATA, user_data(0, table.comment.encode() + b"\0")))
+    return message(NEWTABLE, NLM_F_CREATE, table.family, *inner), f"add table {table.family} {table.name}"
+
+
+def get_table(table: Table) -> Message:
+    """Ask for a table."""
+    return message(GETTABLE, 0, table.family, string(NFTA_TABLE_NAME, table.name))
+
+
+def parse_comment(body: bytes) -> str:
+    """A table's comment, as :func:`replace_tables` wrote it; empty if it has none."""
+    kept = attributes(body, 4).get(NFTA_TABLE_USERDATA, b"")
+    length = int.from_bytes(kept[1:2], "big")
+    return kept[2 : 2 + length].rstrip(b"\0").decode(errors="replace") if kept[:1] == b"\0" else ""
 
 
 def _new_chain(table: Table, chain: Chain) -> Request:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from vethwork import __version__, upkeep
+from vethwork.doctor import PROBLEM, examine
 from vethwork.frontends.cli import options, show
 
 
@@ -44,4 +45,25 @@ def restore(dry: bool, as_json: bool) -> None:
         _report(upkeep.restore(engine), as_json, "everything is in place")
 
 
-UPKEEP_COMMANDS = (gc, restore, version)
+@click.command()
+@options.as_json
+def doctor(as_json: bool) -> int:
+    """Look at the host, and say what is wrong and what to do; exit status 1 if there is a problem."""
+    with options.open_engine() as engine:
+        findings = examine(engine)
+    if as_json:
+        show.document(
+            [
+                {"level": each.level, "subject": each.subject, "found": each.found, "advice": each.advice}
+                for each in findings
+            ]
+        )
+    else:
+        for each in findings:
+            print(f"{each.level:8} {each.subject}: {each.found}")
+            if each.advice:
+                print(f"{'':8} -> {each.advice}")
+    return int(any(each.level == PROBLEM for each in findings))
+
+
+UPKEEP_COMMANDS = (gc, restore, doctor, version)
