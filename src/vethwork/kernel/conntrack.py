@@ -5,13 +5,13 @@ above all, and TCP that tries again) would be led where the port led before: to 
 port was not yet published, to the host itself. So entries go when a mapping appears and when it goes.
 
 Rules: an entry is deleted if it was sent to a port of the range *on this host*: its original destination is one of the
-host's addresses. What passes through is not ours, be it rewritten by others (a cluster's service address) or not; nor
-is what another program keeps in a conntrack zone. Entries are deleted by their id, so a newer flow is never hit.
+host's addresses. What passes through is not ours, be it rewritten by others (a cluster's service address) or not; nor is what
+another program keeps in a conntrack zone.
 """
 
 from __future__ import annotations
 
-from errno import ENOENT
+from errno import EINVAL, ENOENT
 
 from vethwork.errors import KernelRefused
 from vethwork.wire.conntrack import PROTOCOLS, delete_flow, list_flows, parse_flow
@@ -75,8 +75,18 @@ def _listed(
     for version in versions:
         for port in ports:
             message = list_flows(version, PROTOCOLS[protocol], port)
-            for body in netlink.dump(message, f"list the {protocol} flows of IPv{version}"):
+            for body in _dump(netlink, message, f"list the {protocol} flows of IPv{version}"):
                 yield parse_flow(body)
+
+
+def _dump(netlink: NetlinkSocket, message: Message, doing: str) -> list[bytes]:
+    try:
+        return netlink.dump(message, doing)
+    except KernelRefused as error:
+        if error.errno != EINVAL:
+            raise
+        # nfnetlink_rcv_msg has no such subsystem
+        raise KernelRefused(doing, EINVAL, hint="the kernel may lack CONFIG_NF_CT_NETLINK") from error
 
 
 def _delete(netlink: NetlinkSocket, requests: list[tuple[Message, str]]) -> None:

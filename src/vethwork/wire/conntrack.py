@@ -29,7 +29,7 @@ PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}  # include/uapi/linux/in.h
 
 
 class Flow(Record):
-    """A conntrack entry. Ports are 0 where the protocol has none; ``identity`` tells it from a later one like it.
+    """A conntrack entry. Ports are 0 where the protocol has none; ``identity`` is the kernel's CTA_ID.
 
     ``zone`` is not 0 where another program keeps an address space of its own.
     """
@@ -62,7 +62,11 @@ def list_flows(version: int, protocol: int, port: int | None) -> Message:
 
 
 def delete_flow(flow: Flow) -> Message:
-    """Delete exactly this entry; ENOENT if it is gone, even where another has the same tuple by now."""
+    """Delete exactly this entry; ENOENT if it is gone.
+
+    The id is a hash of the entry's tuple and of where it lies in memory (nf_ct_get_id): another of the same tuple is
+    mostly, but not always, told from it.
+    """
     source, destination = IP_ATTRIBUTES[flow.source.version]
     ip = attribute(source, flow.source.packed) + attribute(destination, flow.destination.packed)
     protocol = (

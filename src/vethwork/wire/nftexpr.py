@@ -88,13 +88,25 @@ def _typeof(expression_kind: int, *numbers: int) -> bytes:
     return user_data(0, _U32.pack(expression_kind)) + user_data(1, inner)
 
 
+def byte_order(types: Sequence[Type]) -> bytes:
+    """The NFTA_SET_USERDATA by which ``nft list`` knows in which order the bytes of a key are.
+
+    Without it nft prints every interface name as ``""``. 0 means that each field has its own order, 1 the machine's, 2
+    the network's (enum byteorder of nftables' datatype.h).
+    """
+    order = 0 if len(types) > 1 else 1 if types[0].name == "ifname" else 2
+    return user_data(_KEY_BYTE_ORDER, _U32.pack(order))
+
+
 def typeof_data(texts: Sequence[str]) -> bytes:
     """The NFTA_SET_USERDATA by which ``nft list`` knows that a set was declared ``typeof`` these selectors."""
-    fields = b"".join([user_data(place, selector(text).typeof) for place, text in enumerate(texts)])
-    byte_order = user_data(0, _U32.pack(0))  # NFTNL_UDATA_SET_KEYBYTEORDER: each field has its own
-    return byte_order + user_data(3, user_data(0, _U32.pack(_EXPR_CONCAT)) + user_data(1, fields))
+    selectors = [selector(text) for text in texts]
+    fields = b"".join([user_data(place, each.typeof) for place, each in enumerate(selectors)])
+    concat = user_data(0, _U32.pack(_EXPR_CONCAT)) + user_data(1, fields)
+    return byte_order([each.type for each in selectors]) + user_data(_KEY_TYPEOF, concat)
 
 
+_KEY_BYTE_ORDER, _KEY_TYPEOF = 0, 3  # enum nftnl_udata_set_types of libnftnl's udata.h
 _EXPR_PAYLOAD, _EXPR_META, _EXPR_CONCAT = 7, 9, 13
 
 

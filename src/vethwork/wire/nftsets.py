@@ -36,7 +36,7 @@ from vethwork.wire.nftdata import (
     unpack_verdict,
     widths,
 )
-from vethwork.wire.nftexpr import ANONYMOUS, NFTA_LIST_ELEM, typeof_data
+from vethwork.wire.nftexpr import ANONYMOUS, NFTA_LIST_ELEM, byte_order, typeof_data
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -154,8 +154,8 @@ def new_set(table: Table, declared: Set, identity: int) -> Request:
     if layout.ranges:
         fields = [nested(NFTA_LIST_ELEM, be32(NFTA_SET_FIELD_LEN, each.length)) for each in layout.keys]
         inner.append(nested(NFTA_SET_DESC, nested(NFTA_SET_DESC_CONCAT, *fields)))
-    if declared.typeof:
-        inner.append(attribute(NFTA_SET_USERDATA, typeof_data(declared.typeof)))
+    note = typeof_data(declared.typeof) if declared.typeof else byte_order(layout.keys)
+    inner.append(attribute(NFTA_SET_USERDATA, note))
     what = "map" if declared.data else "set"
     return message(
         NEWSET, NLM_F_CREATE, table.family, *inner
