@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vethwork.kernel import libc
+from vethwork.testing.lab import Lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -213,6 +214,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 # What tests may ask for ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """A host, a neighbour, a router and an internet, for one test."""
+    with Lab() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

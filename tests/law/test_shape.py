@@ -18,6 +18,7 @@ CATCHES_ALL = {
     "kernel/netns.py: _in_thread.run": "carries whatever it is over to the caller's thread",
     "kernel/supervise.py: _become_supervisor": "the outermost boundary of a process that nobody waits for: goes to its log",
     "testing/processes.py: _answer": "carries whatever it is over to the parent process",
+    "testing/processes.py: _pickle_error": "whatever a class raises when it is pickled, there is another way",
 }
 
 
