@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 
-from vethwork.errors import ConflictError, NotFound, RequestError
+from vethwork.errors import BadNamespace, ConflictError, NotFound
 from vethwork.execution import Execution
 from vethwork.kernel.apply import Kernel
 from vethwork.kernel.netns import same_netns
@@ -25,7 +25,12 @@ from vethwork.model.snapshot import ContainerSeen
 from vethwork.observer import Observer
 from vethwork.plan.attach import plan_attach, plan_connect, plan_publish
 from vethwork.plan.detach import plan_detach, plan_disconnect, plan_unpublish
-from vethwork.plan.networks import plan_create_network, plan_remove_network, plan_restore_network
+from vethwork.plan.networks import (
+    differences_of,
+    plan_create_network,
+    plan_remove_network,
+    plan_restore_network,
+)
 from vethwork.store.database import Store
 
 TYPE_CHECKING = False
@@ -100,7 +105,7 @@ class Engine:
         Raises RequestError, ConflictError or KernelRefused; nothing is left of it then.
         """
         for join in request.joins:
-            self._ensure_network(join.network)
+            self.ensure_network(join.network)
         self._check_namespace(request)
         with self.execution().begin(request.name) as execution:
             local = self._observer.local_holders(request.publishes)
@@ -121,20 +126,112 @@ class Engine:
             execution.carry_out(lambda: plan_detach(seen, cables))
             return True
 
-    def connect(self, name: str, join: Join) -> Endpoint:
-        """Put a container on one more network. Raises NotFound, RequestError, ConflictError or KernelRefused."""
-        self._ensure_network(join.network)
-        with self.execution().begin(name) as execution:
-            seen = self._observer.container(name)
-            plan = execution.carry_out(lambda: plan_connect(join, seen, self._observer.network(join)))
-            return plan.adds[0]  # type: ignore[return-value]
+    def connect(self, name: str, join: Join, publishes: tuple[Publish, ...] = ()) -> Endpoint:
+        """Put a container on one more network, with ports that lead to it there.
 
-    def disconnect(self, name: str, network: str) -> None:
-        """Take a container off a network, with the ports that led to it there. Raises NotFound, Incomplete."""
+        Raises NotFound, RequestError, ConflictError or KernelRefused; nothing is left of it then.
+        """
+        self.ensure_network(join.network)
+        with self.execution().begin(name) as execution:
+            return self._connect(execution, self._observer.container(name), join, publishes)
+
+    def _connect(
+        self, execution: Execution, seen: ContainerSeen, join: Join, publishes: tuple[Publish, ...]
+    ) -> Endpoint:
+        local = self._observer.local_holders(publishes)
+        seed = new_id()
+        plan = execution.carry_out(
+            lambda: plan_connect(
+                join,
+                seen,
+                self._observer.network(join),
+                publishes,
+                self._observer.ports(publishes, local, seed),
+            )
+        )
+        return plan.adds[0]  # type: ignore[return-value]
+
+    def disconnect(self, name: str, network: str, ifname: str = "") -> None:
+        """Take a container off a network, with the ports that led to it there. Raises NotFound, Incomplete.
+
+        ``ifname`` says which interface, where it has several there.
+        """
         with self.execution().begin(name) as execution:
             seen = self._observer.container(name)
             cables = self._observer.cables(seen)
-            execution.carry_out(lambda: plan_disconnect(network, seen, cables))
+            execution.carry_out(lambda: plan_disconnect(network, seen, cables, ifname))
+
+    # One interface at a time, as CNI has it: the first makes the container, the last takes it away.
+
+    def add_interface(self, request: AttachRequest) -> Endpoint:
+        """Give a container one interface, and make the container if this is its first. Two may be added side by side.
+
+        ``request`` has one join, which names the interface. Raises as :meth:`attach`; ConflictError besides if the
+        container is somebody else's, or lives in another namespace.
+        """
+        join = request.joins[0]
+        self.ensure_network(join.network)
+        self._check_namespace(request)
+        with self.execution().begin(request.name) as execution:
+            seen = self._clear_stale(execution, request)
+            if seen is not None:
+                return self._connect(execution, seen, join, request.publishes)
+            local = self._observer.local_holders(request.publishes)
+            execution.carry_out(lambda: plan_attach(request, self._observer.attach(request, local)))
+            return self.inspect(request.name).endpoints[0]
+
+    def remove_interface(self, name: str, network: str, ifname: str, owner: str) -> bool:
+        """Take one interface away, and the container with its last one. False: ``owner`` made none of that name.
+
+        Raises Incomplete if the kernel refused a part.
+        """
+        with self.execution().begin(name) as execution:
+            seen = self._observer.existing(name)
+            if seen is None or seen.container.owner != owner:
+                return False
+
+            rest = [each for each in seen.endpoints if (each.network, each.ifname) != (network, ifname)]
+            if len(rest) == len(seen.endpoints):
+                return False
+
+            cables = self._observer.cables(seen)
+            if rest:
+                execution.carry_out(lambda: plan_disconnect(network, seen, cables, ifname))
+            else:
+                execution.carry_out(lambda: plan_detach(seen, cables))
+            return True
+
+    def _clear_stale(self, execution: Execution, request: AttachRequest) -> ContainerSeen | None:
+        """The container that an interface is added to; None if there is none yet.
+
+        What died without anybody having said so makes room: a container whose namespace is gone, or a link of it.
+        """
+        seen = self._observer.existing(request.name)
+        if seen is None:
+            return None
+        if seen.container.owner != request.owner:
+            raise ConflictError(
+                f"attach {request.name}: there is a container of that name, made by {seen.container.owner}"
+            )
+        try:
+            alive = self.kernel.netns_fd(seen.container.netns)
+        except BadNamespace:
+            cables = self._observer.cables(seen)
+            execution.carry_out(lambda: plan_detach(seen, cables))
+            return None
+        if request.netns is None or not same_netns(alive, self.kernel.netns_fd(request.netns)):
+            raise ConflictError(
+                f"attach {request.name}: it lives in another namespace, {seen.container.netns}"
+            )
+        for dead in seen.endpoints:
+            gone = dead.host_ifname and self.kernel.door("").link(dead.host_ifname) is None
+            if gone and dead.ifname == request.joins[0].ifname:
+                return self._drop(execution, seen, dead)
+        return seen
+
+    def _drop(self, execution: Execution, seen: ContainerSeen, dead: Endpoint) -> ContainerSeen:
+        execution.carry_out(lambda: plan_disconnect(dead.network, seen, (), dead.ifname))
+        return self._observer.container(seen.container.name)
 
     def publish(self, name: str, *publishes: Publish) -> tuple[Publication, ...]:
         """Open ports on a running container. Raises NotFound, RequestError, ConflictError or KernelRefused."""
@@ -157,7 +254,7 @@ class Engine:
         """Refuse a path that is no namespace, and our own. Raises RequestError."""
         path = request.netns or (request.mode.target if request.mode.kind == "ns" else "")
         if path and same_netns(self.kernel.netns_fd(path), self.kernel.netns_fd("")):
-            raise RequestError(
+            raise BadNamespace(
                 f"attach {request.name}: {path} is the host's own namespace", hint="use --net host"
             )
 
@@ -180,6 +277,25 @@ class Engine:
             execution.carry_out(lambda: plan_create_network(request, network_id, seen, self.store.networks()))
             return self.network(request.name)
 
+    def network_like(self, request: NetworkRequest) -> Network:
+        """The network of a name, made if there is none. Raises as :meth:`create_network`.
+
+        ConflictError if it is not what the request says; what the request leaves open may be anything.
+        """
+        if self.store.network(request.name) is None:
+            try:
+                return self.create_network(request)
+            except ConflictError:
+                if self.store.network(request.name) is None:  # else another process was faster, which is fine
+                    raise
+        network = self.network(request.name)
+        if differences := differences_of(network, request):
+            raise ConflictError(
+                f"network {request.name}: is not what is asked for: {'; '.join(differences)}",
+                hint=f"has its configuration changed? 'vethwork network rm {request.name}' makes room, once nobody is on it",
+            )
+        return network
+
     def remove_network(self, name: str) -> None:
         """Remove a network. Raises NotFound, ConflictError while a container is on it, Incomplete."""
         with self.execution().begin(exclusive=True) as execution:
@@ -194,8 +310,11 @@ class Engine:
             seen = see_host(self.kernel)
             execution.carry_out(lambda: plan_restore_network(network, seen))
 
-    def _ensure_network(self, name: str) -> None:
-        """Make the default network on first use; bring a bridge back that is gone, after a reboot for one."""
+    def ensure_network(self, name: str) -> None:
+        """Make the default network on first use; bring a bridge back that is gone, after a reboot for one.
+
+        Raises NotFound, ConflictError or KernelRefused.
+        """
         network = self.store.network(name)
         if network is None and name == DEFAULT_NETWORK:
             try:

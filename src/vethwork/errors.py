@@ -2,7 +2,8 @@
 
     VethworkError
     ├── RequestError      the caller's: the ask is malformed or cannot be met; ask differently
-    │   └── NotFound      the caller named something that is not there
+    │   ├── NotFound      the caller named something that is not there
+    │   └── BadNamespace  the caller named a network namespace that no container may have, or that is none
     ├── ConflictError     somebody else's: another container, process or network holds what was asked for
     ├── KernelRefused     the machine's: a system call or a netlink message was refused
     ├── StateError        ours: the records on disk are damaged or of another version
@@ -46,6 +47,12 @@ class NotFound(RequestError):
 
     exit_status = 3
     cni_code = 3
+
+
+class BadNamespace(RequestError):
+    """A path leads to no network namespace, no longer leads to one, or leads to the host's own."""
+
+    cni_code = 8
 
 
 class ConflictError(VethworkError):

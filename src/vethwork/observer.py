@@ -65,6 +65,7 @@ class Observer:
                 subnet,
                 store.cursor(network.name, subnet.prefix),
                 lambda first: store.leased(network.name, first),
+                join.ranges,
             )
             for subnet in network.subnets
         ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from vethwork.errors import VethworkError
+from vethwork.errors import Incomplete, VethworkError
 from vethwork.execution import recorded_elements
 from vethwork.kernel.netns import NetnsGone
 from vethwork.kernel.observe import see_host
@@ -45,6 +45,23 @@ def collect_garbage(engine: Engine) -> tuple[str, ...]:
             )
             report.append("ruleset: brought to what the records say")
     return tuple(report)
+
+
+def collect_unlisted(engine: Engine, network: str, keep: frozenset[tuple[str, str]], owner: str) -> None:
+    """Take off a network what ``owner`` put there, all but ``keep``: names of containers and of interfaces in them.
+
+    Raises Incomplete with all that could not be taken off; the rest is.
+    """
+    failed: list[VethworkError] = []
+    for endpoint in engine.store.endpoints_on(network):
+        if (endpoint.container, endpoint.ifname) in keep:
+            continue
+        try:
+            engine.remove_interface(endpoint.container, network, endpoint.ifname, owner)
+        except VethworkError as error:
+            failed.append(error)
+    if failed:
+        raise Incomplete(f"collect garbage of network {network}", failed)
 
 
 def restore(engine: Engine) -> tuple[str, ...]:

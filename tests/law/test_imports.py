@@ -8,7 +8,7 @@ from tests.law.source import MODULES, PACKAGE, Module, area_of
 
 # An area may import itself and what stands here. Nothing else; in no function, and for no type.
 CORE = {"errors", "model"}
-ENGINE = {"engine", "runtime", "upkeep"}  # what whoever stands outside may call
+ENGINE = {"engine", "runtime", "upkeep", "check", "doctor"}  # what whoever stands outside may call
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "model": {"errors"},
@@ -21,18 +21,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": CORE | {"plan", "store", "kernel", "execution", "observer"},
     "runtime": CORE | {"plan", "kernel", "engine"},
     "upkeep": CORE | {"plan", "kernel", "execution", "engine", "runtime"},
+    "check": CORE | {"plan", "kernel", "wire", "engine"},
+    "doctor": CORE | {"plan", "kernel", "wire", "engine", "upkeep"},
+    "sandbox": CORE | {"plan", "kernel", "engine", "runtime"},
     "service": CORE | ENGINE,
     "testing": CORE | ENGINE | {"kernel"},
     "frontends": CORE | ENGINE | {"face"},
-    "face": CORE | ENGINE,
+    "face": CORE | ENGINE | {"sandbox", "testing"},
     "__main__": {"frontends/cli"},  # `python -m vethwork` is the command line
 }
 # A front-end may import what `frontends` may, and besides:
 FRONTENDS_BESIDES: dict[str, set[str]] = {
-    "frontends/cli": {
-        "service",
-        "testing",
-    },  # `vethwork serve` starts the service, `vethwork demo` plays in a lab
+    # `vethwork serve` starts the service, `vethwork demo` plays in a lab
+    "frontends/cli": {"service", "testing"},
 }
 
 # What decides and what spells has no clock, disk, socket, process or randomness of its own.

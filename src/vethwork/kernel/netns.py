@@ -14,7 +14,7 @@ import _thread
 import fcntl
 import os
 
-from vethwork.errors import KernelRefused, RequestError
+from vethwork.errors import BadNamespace, KernelRefused
 from vethwork.kernel import libc
 from vethwork.model.names import NetnsPath
 
@@ -29,7 +29,7 @@ NS_GET_NSTYPE = 0xB703  # include/uapi/linux/nsfs.h
 OWN = "/proc/thread-self/ns/net"
 
 
-class NetnsGone(RequestError):
+class NetnsGone(BadNamespace):
     """A path leads to no network namespace, or no longer."""
 
 

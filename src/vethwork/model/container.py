@@ -59,7 +59,8 @@ class Container(Record):
     """A container on record.
 
     ``netns`` is the path of its namespace, empty for the host's own. ``pinned``: we made the namespace and unpin it when
-    the container goes. ``mode`` is what was asked for, in ``--net``'s words.
+    the container goes. ``mode`` is what was asked for, in ``--net``'s words. ``owner`` is the front-end that made it
+    ("cli", "cni", ...), so that each collects only what is its own.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Container(Record):
     mode: str
     netns: str
     pinned: bool
+    owner: str = "cli"
 
 
 class Endpoint(Record):
@@ -90,13 +92,24 @@ class Publication(Record):
     publish: Publish
 
 
+class Range(Record):
+    """The addresses from ``first`` to ``last``, both included, of one IP version."""
+
+    first: Address
+    last: Address
+
+
 class Join(Record):
-    """The wish for one endpoint. ``addresses`` at most one for each subnet; None asks for a choice."""
+    """The wish for one endpoint. ``addresses`` at most one for each subnet; None asks for a choice.
+
+    ``ranges`` narrow the choice: where some lie in a subnet, its address is chosen from them and not from its pool.
+    """
 
     network: Name
     addresses: tuple[Address, ...] = ()
     mac: Mac | None = None
     ifname: IfName | None = None
+    ranges: tuple[Range, ...] = ()
 
 
 class AttachRequest(Record):
@@ -112,3 +125,4 @@ class AttachRequest(Record):
     publishes: tuple[Publish, ...] = ()
     netns: NetnsPath | None = None
     process: ProcessRow | None = None
+    owner: str = "cli"

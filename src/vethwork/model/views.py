@@ -25,6 +25,7 @@ def container_view(seen: ContainerSeen, process: View) -> View:
         "id": container.id,
         "mode": container.mode,
         "netns": container.netns,
+        "owner": container.owner,
         **process,
         "endpoints": [endpoint_view(endpoint) for endpoint in seen.endpoints],
         "ports": [port_view(publication) for publication in seen.publications],

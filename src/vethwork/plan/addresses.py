@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from vethwork.errors import ConflictError, RequestError
 from vethwork.model.address import BITS, Address, Interface, Prefix
+from vethwork.model.container import Range
 from vethwork.model.network import Subnet
 
 TYPE_CHECKING = False
@@ -39,15 +40,36 @@ def _value(address: Address) -> int:
     return address.value
 
 
+def ranges_in(subnet: Subnet, asked: Iterable[Range]) -> tuple[Range, ...]:
+    """Where an address of a subnet is chosen from: what is asked for of it, else its pool."""
+    lowest, highest = usable(subnet.prefix)
+    inside = [each for each in asked if each.first in subnet.prefix and each.last in subnet.prefix]
+    if not inside:
+        return (Range(*bounds(subnet)),)
+    return tuple(
+        [Range(max(lowest, each.first, key=_value), min(highest, each.last, key=_value)) for each in inside]
+    )
+
+
 def find_free(
-    subnet: Subnet, last: Address | None, leased: Callable[[Address], Iterator[Address]]
+    subnet: Subnet,
+    last: Address | None,
+    leased: Callable[[Address], Iterator[Address]],
+    asked: Iterable[Range] = (),
 ) -> Address | None:
     """The next address that nobody has, after ``last`` and then from the start; None if there is none.
 
     ``leased(first)`` gives the addresses on lease from ``first`` on, in order; it is read only as far as they stand
-    without a gap.
+    without a gap. ``asked`` are the ranges that the caller wants it from.
     """
-    low, high = bounds(subnet)
+    found = (_find_in(each, subnet, last, leased) for each in ranges_in(subnet, asked))
+    return next((address for address in found if address is not None), None)
+
+
+def _find_in(
+    where: Range, subnet: Subnet, last: Address | None, leased: Callable[[Address], Iterator[Address]]
+) -> Address | None:
+    low, high = where.first, where.last
     start = last + 1 if last is not None and low.value <= last.value < high.value else low
     found = _gap(start, high, subnet.gateway, leased(start))
     return found or (_gap(low, start, subnet.gateway, leased(low)) if start != low else None)

@@ -30,6 +30,7 @@ from vethwork.plan.ports import forget, open_steps, port_elements, publications_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from vethwork.model.network import Subnet
     from vethwork.model.plan import Row
     from vethwork.model.ports import Publish
     from vethwork.model.ruleset import Element
@@ -55,18 +56,33 @@ def plan_attach(request: AttachRequest, seen: AttachSeen) -> Plan:
     return Plan("attach", request.name, steps + links + opening, adds=adds)
 
 
-def plan_connect(join: Join, seen: ContainerSeen, network: NetworkSeen) -> Plan:
-    """One more endpoint for a container. Raises RequestError or ConflictError."""
+def plan_connect(
+    join: Join,
+    seen: ContainerSeen,
+    network: NetworkSeen,
+    publishes: tuple[Publish, ...] = (),
+    ports: tuple[PortSeen, ...] = (),
+) -> Plan:
+    """One more endpoint for a container, with ports that lead to it. Raises RequestError or ConflictError.
+
+    A second endpoint on the same network needs an interface name of its own.
+    """
     container = seen.container
     if container.mode == "host" or container.mode.startswith(("container:", "ns:")):
         raise RequestError(f"connect {container.name}: --net {container.mode} is not a namespace of its own")
     for endpoint in seen.endpoints:
-        if endpoint.network == join.network:
+        if join.ifname == endpoint.ifname:
+            raise ConflictError(
+                f"connect {container.name}: it has an interface {join.ifname} already, on {endpoint.network}"
+            )
+        if endpoint.network == join.network and join.ifname is None:
             raise ConflictError(
                 f"connect {container.name}: it is on {join.network} already, as {endpoint.ifname}"
             )
     endpoints, links = _join_all(container, (join,), (network,), seen.endpoints)
-    return Plan("connect", container.name, links + _opening(endpoints, [network.network], ()), adds=endpoints)
+    publications = publications_of(publishes, ports, endpoints, [network.network])
+    opening = _opening(endpoints, [network.network], publications)
+    return Plan("connect", container.name, links + opening, adds=(*endpoints, *publications))
 
 
 def plan_publish(publishes: tuple[Publish, ...], seen: ContainerSeen, ports: tuple[PortSeen, ...]) -> Plan:
@@ -155,10 +171,15 @@ def _addresses(join: Join, seen: NetworkSeen) -> tuple[Interface, ...]:
             found.append(Interface(free, subnet.prefix.length))
         else:
             raise ConflictError(
-                f"join {network.name}: subnet {subnet.prefix} is full: every address of {subnet.pool} is held",
+                f"join {network.name}: subnet {subnet.prefix} is full: every address of {_choices(join, subnet)} is held",
                 hint="remove containers that are not needed, or use a larger subnet",
             )
     return tuple(found)
+
+
+def _choices(join: Join, subnet: Subnet) -> str:
+    asked = [each for each in join.ranges if each.first in subnet.prefix]
+    return ", ".join([f"{each.first}-{each.last}" for each in asked]) or str(subnet.pool)
 
 
 def _bridge_steps(

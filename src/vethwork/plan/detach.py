@@ -39,12 +39,20 @@ def plan_detach(seen: ContainerSeen, cables: tuple[NetworkSeen, ...]) -> Plan:
     return Plan("detach", container.name, steps, removes=removes, forward=True)
 
 
-def plan_disconnect(network: str, seen: ContainerSeen, cables: tuple[NetworkSeen, ...]) -> Plan:
-    """One endpoint of a container, with the ports that lead to it. Raises NotFound."""
+def plan_disconnect(
+    network: str, seen: ContainerSeen, cables: tuple[NetworkSeen, ...], ifname: str = ""
+) -> Plan:
+    """One endpoint of a container, with the ports that lead to it. Raises NotFound.
+
+    ``ifname`` says which, where a container has several on one network.
+    """
     name = seen.container.name
-    endpoint = next((each for each in seen.endpoints if each.network == network), None)
-    if endpoint is None:
-        raise NotFound(f"disconnect {name}: it is not on network {network}")
+    found = [each for each in seen.endpoints if each.network == network and ifname in ("", each.ifname)]
+    if not found:
+        raise NotFound(
+            f"disconnect {name}: it is not on network {network}" + (f" as {ifname}" if ifname else "")
+        )
+    endpoint = found[0]
     publications = tuple([each for each in seen.publications if each.endpoint == endpoint.id])
     steps = _closing(seen, (endpoint,), publications)
     steps += _unlink(seen.container.netns, endpoint, cables)

@@ -73,7 +73,7 @@ def container_of(request: AttachRequest, seen: AttachSeen) -> tuple[Container, t
     else:
         netns, pinned = seen.pin_path, True
     mode = str(request.mode) if kind != "network" else ",".join(join.network for join in request.joins)
-    container = Container(request.id, request.name, mode, netns, pinned)
+    container = Container(request.id, request.name, mode, netns, pinned, request.owner)
     steps: tuple[Step, ...] = (PinNetns(netns),) if pinned else ()
     if kind in ("none", "network"):
         steps += (SetLinkUp(netns, "lo"),)
