@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vethwork.errors import KernelRefused
-from vethwork.kernel.conntrack import AT_ONCE, FEW_PORTS, forget_flows
+from vethwork.kernel import conntrack
+from vethwork.kernel.conntrack import AT_ONCE, FLOWS_IN_A_WALK, forget_all, forget_flows
 from vethwork.kernel.netns import inside, open_netns, pin, unpin
 from vethwork.kernel.socket import NETLINK_NETFILTER, NetlinkSocket
 from vethwork.model.address import Address
+from vethwork.model.steps import ForgetFlows
+from vethwork.wire import conntrack as wire_conntrack
 from vethwork.wire.conntrack import delete_flow, list_flows, parse_flow
 
 if TYPE_CHECKING:
@@ -98,7 +101,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp", "sctp"])
-@pytest.mark.parametrize("wide", [False, True], ids=["few ports", "many ports"])
+@pytest.mark.parametrize(("last", "walks"), [(443, "one walk"), (444, "many walks")], ids=str)
 @pytest.mark.parametrize(
     ("host_ip", "hit"),
     [
@@ -112,9 +115,15 @@ def host(tmp_path: Path) -> Iterator[Host]:
     ],
 )
 def test_only_what_was_sent_to_the_range_is_forgotten(
-    host: Host, protocol: str, wide: bool, host_ip: str | None, hit: set[str]
+    host: Host,
+    protocol: str,
+    last: int,
+    walks: str,
+    host_ip: str | None,
+    hit: set[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    first, last = (440, 440 + FEW_PORTS) if wide else (443, 444)
+    monkeypatch.setattr(conntrack, "FLOWS_IN_A_WALK", FLOWS_IN_A_WALK if walks == "one walk" else 0)
     doomed: set[str] = set()
     safe: set[str] = set()
     for to, answers in (
@@ -125,14 +134,14 @@ def test_only_what_was_sent_to_the_range_is_forgotten(
         ("2001:db8:8::7", ""),
     ):
         for port in (443, 444):
-            (doomed if to in hit else safe).add(host.flow(protocol, to, port, answers))
-        safe.add(host.flow(protocol, to, 439))
-        safe.add(host.flow(protocol, to, 449, answers))
+            (doomed if to in hit and port <= last else safe).add(host.flow(protocol, to, port, answers))
+        safe.add(host.flow(protocol, to, 442))
+        safe.add(host.flow(protocol, to, 445, answers))
         safe |= {host.flow(other, to, 443) for other in STATE if other != protocol}
     assert host.left() == doomed | safe
-    assert host.forget(protocol, host_ip, first, last) == len(doomed)
+    assert host.forget(protocol, host_ip, 443, last) == len(doomed)
     assert host.left() == safe
-    assert host.forget(protocol, host_ip, first, last) == 0
+    assert host.forget(protocol, host_ip, 443, last) == 0
 
 
 def test_what_passes_through_is_left_alone(host: Host) -> None:
@@ -159,6 +168,24 @@ def test_the_host_is_asked_for_its_addresses_only_where_it_matters(host: Host) -
     host.flow("tcp", HOST4, 443, source="198.51.100.10")
     assert host.forget("tcp", None, 443, 443) == 2
     assert sorted(host.asked) == [A(HOST4), A("198.51.100.7")]
+
+
+@pytest.mark.parametrize("walks", ["one walk", "many walks"])
+def test_many_steps_are_done_as_one(host: Host, walks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conntrack, "FLOWS_IN_A_WALK", FLOWS_IN_A_WALK if walks == "one walk" else 0)
+    host.flow("udp", HOST4, 53)
+    host.flow("tcp", HOST6, 443)
+    host.flow("sctp", HOST4, 7)
+    safe = {host.flow("tcp", HOST4, 53), host.flow("udp", HOST6, 53), host.flow("sctp", HOST4, 10)}
+    steps = [
+        ForgetFlows("udp", A(HOST4), 53, 53),
+        ForgetFlows("tcp", None, 443, 443),
+        ForgetFlows("tcp", None, 443, 443),
+        ForgetFlows("sctp", A("0.0.0.0"), 6, 9),
+    ]
+    assert forget_all(host.netlink, steps, host.is_local) == 3
+    assert host.left() == safe
+    assert forget_all(host.netlink, [], host.is_local) == 0
 
 
 def test_more_flows_than_one_datagram_deletes(host: Host) -> None:
@@ -199,8 +226,6 @@ def test_a_deletion_is_of_one_entry_only(host: Host) -> None:
 
 def test_without_conntrack_the_option_is_named(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a kernel answers that knows no such subsystem: here, one that nobody has registered."""
-    import vethwork.wire.conntrack as wire
-
-    monkeypatch.setattr(wire, "CT_GET", 99 << 8)
+    monkeypatch.setattr(wire_conntrack, "CT_GET_STATS", 99 << 8)
     with pytest.raises(KernelRefused, match=r"EINVAL.*CONFIG_NF_CT_NETLINK"):
         host.forget("tcp", None, 443, 443)

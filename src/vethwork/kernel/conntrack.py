@@ -14,19 +14,32 @@ from __future__ import annotations
 from errno import EINVAL, ENOENT
 
 from vethwork.errors import KernelRefused
-from vethwork.wire.conntrack import PROTOCOLS, delete_flow, list_flows, parse_flow
+from vethwork.model.steps import ForgetFlows
+from vethwork.wire.conntrack import (
+    PROTOCOLS,
+    count_flows,
+    delete_flow,
+    list_all_flows,
+    list_flows,
+    parse_count,
+    parse_destination,
+    parse_flow,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from vethwork.kernel.socket import NetlinkSocket
     from vethwork.model.address import Address
     from vethwork.wire.conntrack import Flow
     from vethwork.wire.netlink import Message
 
-FEW_PORTS = 8
-"""Up to here the kernel is asked for port by port: it filters by one port, and a listing costs more here than there."""
+FLOWS_IN_A_WALK = 1000
+"""How many flows we read in the time that the kernel takes to walk its table once, to list a single one.
+
+The table has a quarter of a million buckets on most machines (nf_conntrack_buckets): that is 10 ms.
+"""
 
 AT_ONCE = 64
 """Deletions in one datagram; their acknowledgements must fit in the socket's buffer."""
@@ -45,48 +58,75 @@ def forget_flows(
     ``host_ip`` None means any address of the host; 0.0.0.0 or :: any of its version. ``is_local`` tells the host's
     addresses; it is asked only if there is an entry to ask about. Raises KernelRefused.
     """
+    return forget_all(netlink, [ForgetFlows(protocol, host_ip, first, last)], is_local)
+
+
+def forget_all(
+    netlink: NetlinkSocket, steps: Iterable[ForgetFlows], is_local: Callable[[Address], bool]
+) -> int:
+    """Do several steps for little more than the price of one; see :func:`forget_flows`."""
+    steps = tuple(steps)
     flows: set[Flow] = set()
     local: dict[Address, bool] = {}
-    for flow in _listed(netlink, protocol, host_ip, first, last):
+    for flow in _sent_to_ports(netlink, steps):
         to = flow.destination
-        if not first <= flow.destination_port <= last or flow.protocol != PROTOCOLS[protocol] or flow.zone:
-            continue
-        if host_ip is not None and not host_ip.is_any and to != host_ip:
+        if flow.zone or not any(_is_meant(step, flow) for step in steps):
             continue
         if to not in local:
             local[to] = is_local(to)
         if local[to]:
             flows.add(flow)
-    _delete(netlink, [(delete_flow(flow), f"forget flow {_words(protocol, flow)}") for flow in flows])
+    _delete(netlink, [(delete_flow(flow), f"forget flow {_words(flow)}") for flow in flows])
     return len(flows)
 
 
-def _words(protocol: str, flow: Flow) -> str:
-    return (
-        f"{protocol} {flow.source} port {flow.source_port} to {flow.destination} port {flow.destination_port}"
-    )
+def _words(flow: Flow) -> str:
+    source = f"{flow.source} port {flow.source_port}"
+    return f"{source} to {flow.destination} port {flow.destination_port} (protocol {flow.protocol})"
 
 
-def _listed(
-    netlink: NetlinkSocket, protocol: str, host_ip: Address | None, first: int, last: int
-) -> Iterator[Flow]:
-    versions = (4, 6) if host_ip is None else (host_ip.version,)
-    ports = range(first, last + 1) if last - first < FEW_PORTS else (None,)
-    for version in versions:
-        for port in ports:
-            message = list_flows(version, PROTOCOLS[protocol], port)
-            for body in _dump(netlink, message, f"list the {protocol} flows of IPv{version}"):
-                yield parse_flow(body)
+def _is_meant(step: ForgetFlows, flow: Flow) -> bool:
+    if not _has_port(step, flow.protocol, flow.destination_port):
+        return False
+    to = step.host_ip
+    return to is None or to == flow.destination or (to.is_any and to.version == flow.destination.version)
 
 
-def _dump(netlink: NetlinkSocket, message: Message, doing: str) -> list[bytes]:
+def _has_port(step: ForgetFlows, protocol: int, port: int) -> bool:
+    return step.first <= port <= step.last and protocol == PROTOCOLS[step.protocol]
+
+
+def _sent_to_ports(netlink: NetlinkSocket, steps: tuple[ForgetFlows, ...]) -> Iterator[Flow]:
+    """The flows sent to the steps' ports, on this host or elsewhere."""
+    known: dict[tuple[int, int], bool] = {}
+    for body in _listed(netlink, steps):
+        sent_to = parse_destination(body)
+        if sent_to not in known:
+            known[sent_to] = any(_has_port(step, *sent_to) for step in steps)
+        if known[sent_to]:
+            yield parse_flow(body)
+
+
+def _listed(netlink: NetlinkSocket, steps: tuple[ForgetFlows, ...]) -> Iterator[bytes]:
+    """The entries that the steps may mean, and others: by as few walks through the kernel's table as pay."""
     try:
-        return netlink.dump(message, doing)
+        count = sum([parse_count(body) for body in netlink.ask(count_flows(), "count the flows")])
+        asked = {list_flows(*what) for step in steps for what in _listings(step)} if count else set()
+        by_themselves = count > FLOWS_IN_A_WALK * (len(asked) - 1)
+        for listing in asked if by_themselves else {list_all_flows()}:
+            yield from netlink.dump(listing, "list the flows")
     except KernelRefused as error:
         if error.errno != EINVAL:
             raise
-        # nfnetlink_rcv_msg has no such subsystem
-        raise KernelRefused(doing, EINVAL, hint="the kernel may lack CONFIG_NF_CT_NETLINK") from error
+        # nfnetlink_rcv_msg knows no such subsystem
+        raise KernelRefused(error.doing, EINVAL, hint="the kernel may lack CONFIG_NF_CT_NETLINK") from error
+
+
+def _listings(step: ForgetFlows) -> Iterator[tuple[int, int, int | None]]:
+    """The kernel's filter knows single ports only."""
+    port = step.first if step.first == step.last else None
+    for version in (4, 6) if step.host_ip is None else (step.host_ip.version,):
+        yield version, PROTOCOLS[step.protocol], port
 
 
 def _delete(netlink: NetlinkSocket, requests: list[tuple[Message, str]]) -> None:
