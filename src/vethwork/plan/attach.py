@@ -6,6 +6,8 @@ container speak and opens its ports. Nothing here reads anything but the request
 
 from __future__ import annotations
 
+from zlib import crc32
+
 from vethwork.errors import ConflictError, RequestError
 from vethwork.model.address import Interface, Mac
 from vethwork.model.container import AttachRequest, Container, Endpoint, Join, Publication
@@ -13,24 +15,17 @@ from vethwork.model.names import IfName
 from vethwork.model.network import Network
 from vethwork.model.plan import Plan
 from vethwork.model.snapshot import AttachSeen, ContainerSeen, NetworkSeen
-from vethwork.model.steps import (
-    AddAddress,
-    AddRoute,
-    ChangeElements,
-    CreateVeth,
-    HairpinPort,
-    MoveLink,
-    SetLinkUp,
-    SetSysctl,
-)
+from vethwork.model.steps import ChangeElements
 from vethwork.plan.addresses import check_static
 from vethwork.plan.elements import endpoint_elements
+from vethwork.plan.links import bridge_steps, default_routes, link_steps, route_steps
 from vethwork.plan.modes import check_mode, container_of
 from vethwork.plan.ports import forget, open_steps, port_elements, publications_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vethwork.model.network import Subnet
+    from vethwork.model.address import Address
     from vethwork.model.plan import Row
     from vethwork.model.ports import Publish
     from vethwork.model.ruleset import Element
@@ -92,11 +87,11 @@ def plan_publish(publishes: tuple[Publish, ...], seen: ContainerSeen, ports: tup
 
 
 def plan_reattach(seen: ContainerSeen, endpoint: Endpoint, network: Network) -> tuple[Step, ...]:
-    """The steps that bring an endpoint's link back as it was; the default route only if it is the first that has one."""
-    earlier = seen.endpoints[: seen.endpoints.index(endpoint)]
-    taken = {gateway.version for each in earlier for gateway in each.gateways}
-    default = not taken & {gateway.version for gateway in endpoint.gateways}
-    return _bridge_steps(seen.container, endpoint, network, default=default)
+    """The steps that bring an endpoint's link back as it was, with the routes that went with it."""
+    netns, others = seen.container.netns, [each for each in seen.endpoints if each != endpoint]
+    lost = [step for step in default_routes(netns, seen.endpoints) if step.ifname == endpoint.ifname]
+    ways = [step for step in route_steps(netns, endpoint, tuple(others)) if step not in lost]
+    return (*bridge_steps(seen.container, endpoint, network), *lost, *ways)
 
 
 def _opening(
@@ -115,19 +110,13 @@ def _join_all(
     networks: tuple[NetworkSeen, ...],
     have: tuple[Endpoint, ...],
 ) -> tuple[tuple[Endpoint, ...], tuple[Step, ...]]:
-    endpoints: list[Endpoint] = []
+    endpoints: tuple[Endpoint, ...] = ()
     steps: tuple[Step, ...] = ()
-    defaults = {gateway.version for endpoint in have for gateway in endpoint.gateways}
     for join, network in zip(joins, networks, strict=True):
         endpoint = _endpoint(container, join, network, (*have, *endpoints))
-        routes = {gateway.version for gateway in endpoint.gateways}
-        endpoints.append(endpoint)
-        if network.network.driver == "p2p":
-            steps += _cable_steps(container, endpoint, network)
-        else:
-            steps += _bridge_steps(container, endpoint, network.network, default=not routes & defaults)
-        defaults |= routes
-    return tuple(endpoints), steps
+        steps += link_steps(container, endpoint, network, (*have, *endpoints))
+        endpoints += (endpoint,)
+    return endpoints, steps
 
 
 def _endpoint(container: Container, join: Join, seen: NetworkSeen, have: tuple[Endpoint, ...]) -> Endpoint:
@@ -137,19 +126,35 @@ def _endpoint(container: Container, join: Join, seen: NetworkSeen, have: tuple[E
     if number > 0xFF:
         raise RequestError(f"connect {container.name}: 256 interfaces are the most")
     endpoint_id = f"{container.id[:10]}{number:02x}"
-    gateways = tuple(
-        [subnet.gateway for subnet in network.subnets if subnet.gateway is not None and network.routed]
-    )
+    gateways = [
+        subnet.gateway for subnet in network.subnets if subnet.gateway is not None and network.has_way_out
+    ]
+    host_ifname = (join.host_ifname or f"vw{endpoint_id}") if network.driver == "bridge" else ""
     return Endpoint(
         id=endpoint_id,
         container=container.name,
         network=network.name,
         ifname=join.ifname or _free_ifname(have),
-        host_ifname="" if network.driver == "p2p" else f"vw{endpoint_id}",
-        mac=join.mac or Mac.of(addresses[0].address),
+        host_ifname=host_ifname,
+        mac=_mac(join, seen, addresses, endpoint_id),
         addresses=addresses,
-        gateways=gateways,
+        gateways=tuple(gateways),
+        ways=(*network.ways, *join.ways),
+        metric=network.metric if join.metric is None else join.metric,
+        default_route=network.default_route if join.default_route is None else join.default_route,
+        mtu=join.mtu or 0,
     )
+
+
+def _mac(join: Join, seen: NetworkSeen, addresses: tuple[Interface, ...], endpoint_id: str) -> Mac:
+    """A macvlan in passthru mode has the MAC address of the link it sits on."""
+    if join.mac is not None:
+        return join.mac
+    if seen.network.mode == "passthru" and seen.parent_mac is not None:
+        return seen.parent_mac
+    if addresses:
+        return Mac.of(addresses[0].address)
+    return Mac(0x0279 << 32 | crc32(endpoint_id.encode()))
 
 
 def _free_ifname(have: tuple[Endpoint, ...]) -> IfName:
@@ -160,13 +165,18 @@ def _free_ifname(have: tuple[Endpoint, ...]) -> IfName:
 def _addresses(join: Join, seen: NetworkSeen) -> tuple[Interface, ...]:
     network = seen.network
     holders = dict(seen.leased)
-    asked = {network.subnet_of(address): address for address in join.addresses}
-    if len(asked) < len(join.addresses):
-        raise RequestError(f"join {network.name}: one address for each of its subnets")
+    asked: dict[Subnet, list[Address]] = {}
+    for address in join.addresses:
+        asked.setdefault(network.subnet_of(address), []).append(address)
+    if len(set(join.addresses)) < len(join.addresses):
+        raise RequestError(f"join {network.name}: an address is asked for twice")
     found: list[Interface] = []
     for subnet, free in zip(network.subnets, seen.free, strict=True):
         if subnet in asked:
-            found.append(check_static(network.name, subnet, asked[subnet], holders.get(asked[subnet], "")))
+            found += [
+                check_static(network.name, subnet, address, holders.get(address, ""))
+                for address in asked[subnet]
+            ]
         elif free is not None:
             found.append(Interface(free, subnet.prefix.length))
         else:
@@ -180,57 +190,3 @@ def _addresses(join: Join, seen: NetworkSeen) -> tuple[Interface, ...]:
 def _choices(join: Join, subnet: Subnet) -> str:
     asked = [each for each in join.ranges if each.first in subnet.prefix]
     return ", ".join([f"{each.first}-{each.last}" for each in asked]) or str(subnet.pool)
-
-
-def _bridge_steps(
-    container: Container, endpoint: Endpoint, network: Network, *, default: bool
-) -> tuple[Step, ...]:
-    netns, ifname = container.netns, endpoint.ifname
-    steps: list[Step] = [
-        CreateVeth(endpoint.host_ifname, network.device, netns, ifname, endpoint.mac, network.mtu)
-    ]
-    if network.routed:
-        steps.append(HairpinPort(endpoint.host_ifname))
-    steps += _interface_steps(container, endpoint)
-    if default:
-        steps += [AddRoute(netns, ifname, None, gateway) for gateway in endpoint.gateways]
-    return tuple(steps)
-
-
-def _interface_steps(container: Container, endpoint: Endpoint) -> list[Step]:
-    netns, ifname = container.netns, endpoint.ifname
-    steps: list[Step] = []
-    if all(interface.address.version == 4 for interface in endpoint.addresses):
-        steps.append(SetSysctl(netns, f"ipv6/conf/{ifname}/disable_ipv6", "1"))
-    else:
-        steps.append(SetSysctl(netns, f"ipv6/conf/{ifname}/accept_ra", "0"))
-    steps += [AddAddress(netns, ifname, interface) for interface in endpoint.addresses]
-    steps.append(SetLinkUp(netns, ifname))
-    return steps
-
-
-def _cable_steps(container: Container, endpoint: Endpoint, seen: NetworkSeen) -> tuple[Step, ...]:
-    """The first container gets one end and the other is parked on the host, down; the second gets the parked end.
-
-    Where the parked end is gone with a namespace, the cable is laid anew, for both.
-    """
-    network, netns = seen.network, container.netns
-    if len(seen.endpoints) > 1:
-        names = " and ".join(sorted(other.container for other in seen.endpoints))
-        raise ConflictError(f"join {network.name}: a cable has two ends, and {names} hold them")
-    if not seen.endpoints:
-        lay: list[Step] = [CreateVeth(network.device, "", netns, endpoint.ifname, endpoint.mac, network.mtu)]
-        return (*lay, *_interface_steps(container, endpoint))
-    steps: list[Step] = []
-    if network.device not in seen.host_ends:
-        other = seen.endpoints[0]
-        far = container.replace(name=other.container, netns=dict(seen.netns)[other.container])
-        steps.append(CreateVeth(network.device, "", far.netns, other.ifname, other.mac, network.mtu))
-        steps += _interface_steps(far, other)
-    steps.append(MoveLink("", network.device, parked_mac(network), netns, endpoint.ifname, endpoint.mac))
-    return (*steps, *_interface_steps(container, endpoint))
-
-
-def parked_mac(network: Network) -> Mac:
-    """The MAC address of a cable's end while it is parked on the host."""
-    return Mac(0x0278 << 32 | int(network.id[:8], 16))
