@@ -7,6 +7,7 @@ that defeats us and the command that mends it; running that is the administrator
 from __future__ import annotations
 
 from vethwork.errors import VethworkError
+from vethwork.execution import mark_of
 from vethwork.kernel import sysctl
 from vethwork.kernel.observe import see_host
 from vethwork.model.record import Record
@@ -104,8 +105,7 @@ def _forwarding(engine: Engine, seen: HostSeen) -> Iterator[Finding]:
 
 def _ruleset(engine: Engine, _: HostSeen) -> Iterator[Finding]:
     comment = engine.kernel.nft.comment(TABLES[-1])
-    mine = f"state in {engine.root}"
-    if comment is not None and comment != mine:
+    if comment is not None and comment != mark_of(engine.root):
         yield Finding(
             PROBLEM, "ruleset", f"the table belongs to another engine: {comment}", "set VETHWORK_ROOT to that"
         )

@@ -14,6 +14,8 @@ whole ruleset, has it alone. So nobody replaces the ruleset while somebody chang
 
 from __future__ import annotations
 
+from zlib import crc32
+
 from vethwork.errors import ConflictError, Incomplete, VethworkError
 from vethwork.model.steps import LoadRuleset
 from vethwork.plan.elements import all_elements
@@ -47,7 +49,7 @@ class Execution:
         self._store = store
         self._kernel = kernel
         self._locks = Locks(f"{root}/locks")
-        self._mark = f"state in {root}"
+        self._mark = mark_of(root)
         self._watch = watch
         self._rehearse = rehearse
         self._container = ""
@@ -162,6 +164,12 @@ class Execution:
                     f"table {table.family} {table.name}: is not ours, it says: {comment or 'nothing'}",
                     hint="one network namespace is the host of one engine: is VETHWORK_ROOT as it was?",
                 )
+
+
+def mark_of(root: str) -> str:
+    """What our tables carry as their comment, which nft keeps to 127 bytes: whose state they are made from."""
+    name = root if len(root.encode()) <= 100 else f"...{crc32(root.encode()):08x}"
+    return f"state in {name.replace(chr(34), chr(39))}"
 
 
 def recorded_elements(store: Store) -> tuple[Element, ...]:

@@ -11,16 +11,15 @@ import os
 
 from vethwork.errors import VethworkError
 from vethwork.kernel import sysctl
-from vethwork.kernel.conntrack import forget_flows
+from vethwork.kernel.conntrack import forget_all
 from vethwork.kernel.links import RouteDoor
 from vethwork.kernel.netns import NetnsGone, inside, open_netns, pin, unpin
 from vethwork.kernel.nftables import NftSocket, RulesetMissing
-from vethwork.kernel.socket import NETLINK_NETFILTER, NetlinkSocket
 from vethwork.model import steps as do
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any, Self
 
     from vethwork.model.address import Address
@@ -94,14 +93,32 @@ class Kernel:
     def apply(self, steps: Iterable[Step], watch: Callable[[Step], None] | None = None) -> None:
         """Do steps in order. Raises KernelRefused at the first that fails; what was done stays done.
 
+        Flows are forgotten last, all at once: one walk through the kernel's table of flows costs as much as many attaches.
         ``watch`` is called after each step, with nothing left waiting: who watches sees every step by itself.
         """
+        flows: list[do.ForgetFlows] = []
         for step in steps:
+            if watch is None and isinstance(step, do.ForgetFlows):
+                flows.append(step)
+                continue
             DOERS[type(step)](self, step)
             if watch is not None:
                 self.flush()
                 watch(step)
         self.flush()
+        self.forget(flows)
+
+    def forget(self, flows: Sequence[do.ForgetFlows]) -> None:
+        """Let the conntrack entries go that were sent to these ports of the host. Raises KernelRefused."""
+        local: set[Address] = set()
+
+        def is_local(address: Address) -> bool:
+            if not local:
+                local.update(self.local_addresses())
+            return address in local or address.is_loopback
+
+        if flows:
+            forget_all(self.nft, flows, is_local)
 
     def attempt(
         self, steps: Iterable[Step], watch: Callable[[Step], None] | None = None
@@ -136,6 +153,14 @@ def _delete_link(kernel: Kernel, step: do.DeleteLink) -> None:
     door.delete(step)
 
 
+def _delete_route(kernel: Kernel, step: do.DeleteRoute) -> None:
+    try:
+        door = kernel.door(step.netns)
+    except NetnsGone:
+        return
+    door.delete_route(step)
+
+
 def _change_elements(kernel: Kernel, step: do.ChangeElements) -> None:
     kernel.flush()
     try:
@@ -145,18 +170,6 @@ def _change_elements(kernel: Kernel, step: do.ChangeElements) -> None:
             raise
         kernel.mend()
         kernel.nft.change(step.deletes, step.adds)
-
-
-def _forget_flows(kernel: Kernel, step: do.ForgetFlows) -> None:
-    with NetlinkSocket(NETLINK_NETFILTER) as socket:
-        local: list[frozenset[Address]] = []
-
-        def is_local(address: Address) -> bool:
-            if not local:
-                local.append(kernel.local_addresses())
-            return address in local[0] or address.is_loopback
-
-        forget_flows(socket, step.protocol, step.host_ip, step.first, step.last, is_local)
 
 
 def _set_sysctl(kernel: Kernel, step: do.SetSysctl) -> None:
@@ -172,15 +185,17 @@ DOERS: dict[type[Step], Callable[[Kernel, Any], None]] = {
     do.UnpinNetns: lambda kernel, step: unpin(step.path),
     do.CreateBridge: lambda kernel, step: kernel.door("").create_bridge(step),
     do.CreateVeth: lambda kernel, step: kernel.door("").create_veth(step, kernel.netns_fd(step.netns)),
+    do.CreateMacvlan: lambda kernel, step: kernel.door("").create_macvlan(step, kernel.netns_fd(step.netns)),
     do.MoveLink: _move_link,
     do.DeleteLink: _delete_link,
     do.SetLinkUp: lambda kernel, step: kernel.door(step.netns).set_up(step),
     do.AddAddress: lambda kernel, step: kernel.door(step.netns).add_address(step),
     do.AddRoute: lambda kernel, step: kernel.door(step.netns).add_route(step),
+    do.DeleteRoute: _delete_route,
     do.JoinBridge: lambda kernel, step: kernel.door("").join_bridge(step),
     do.HairpinPort: lambda kernel, step: kernel.door("").hairpin(step),
     do.SetSysctl: _set_sysctl,
     do.LoadRuleset: lambda kernel, step: kernel.nft.replace(step.tables, step.elements),
     do.ChangeElements: _change_elements,
-    do.ForgetFlows: _forget_flows,
+    do.ForgetFlows: lambda kernel, step: kernel.forget((step,)),
 }

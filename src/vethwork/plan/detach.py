@@ -63,7 +63,8 @@ def plan_unpublish(publish: Publish, seen: ContainerSeen) -> Plan:
     """Close a published range, as it was published. Raises NotFound."""
     name = seen.container.name
     for each in seen.publications:
-        if each.publish in (publish, publish.replace(host_port=each.publish.host_port)):
+        chosen = publish if publish.host_port else publish.replace(host_port=each.publish.host_port)
+        if each.publish == chosen:
             return Plan(
                 "unpublish", name, close_steps((each,), seen.endpoints), removes=(each,), forward=True
             )

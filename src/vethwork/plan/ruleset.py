@@ -45,7 +45,7 @@ HAS_PORTS = Match(("meta l4proto",), ("tcp", "udp", "sctp"))
 # include/uapi/linux/netfilter_ipv4.h NF_IP_PRI_*, netfilter_bridge.h NF_BR_PRI_FILTER_BRIDGED
 MARK = 0x76657468
 """What a published packet carries that goes back to the bridge it came from ("veth" in ASCII)."""
-RAW, DSTNAT, FILTER, SRCNAT, BRIDGE_FILTER = -300, -100, 0, 100, -200
+RAW, DSTNAT, FILTER, SRCNAT, BRIDGE_FILTER, BRIDGE_LATE = -300, -100, 0, 100, -200, 50
 
 
 def _rule(*statements: Statement) -> Rule:
@@ -242,7 +242,7 @@ BRIDGE = Table(
             ),
             Hook("filter", "prerouting", BRIDGE_FILTER),
         ),
-        # After br_netfilter (priority -1), which has set the mark by then.
+        # After br_netfilter (priority 0), by when the mark is set.
         Chain(
             "forward",
             (
@@ -253,7 +253,7 @@ BRIDGE = Table(
                     DROP,
                 ),
             ),
-            Hook("filter", "forward", 0),
+            Hook("filter", "forward", BRIDGE_LATE),
         ),
     ),
 )
