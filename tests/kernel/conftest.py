@@ -1,0 +1,50 @@
+"""What the tests of the seven rows stand on: both IP versions, with and without br_netfilter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kernel.stage import Stage
+from vethwork.testing.lab import Lab
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(params=[4, 6], ids=["v4", "v6"])
+def version(request: pytest.FixtureRequest) -> int:
+    """An IP version."""
+    return int(request.param)
+
+
+@pytest.fixture(scope="session", params=[False, True], ids=["plain", "br_netfilter"])
+def bridged(request: pytest.FixtureRequest, kernel_option: Callable[[str], None]) -> bool:
+    """Whether frames that a bridge carries meet the IP firewall too."""
+    if request.param:
+        kernel_option("CONFIG_BRIDGE_NETFILTER")
+    return bool(request.param)
+
+
+@pytest.fixture(scope="session")
+def needs(tool: Callable[[str], str]) -> None:
+    """Everything is judged by other people's programs."""
+    for name in ("ip", "nft", "ping"):
+        tool(name)
+
+
+@pytest.fixture
+def stage(bridged: bool, needs: None) -> Iterator[Stage]:
+    """A lab for one test, with a second wire."""
+    with Lab(other_wire=True) as lab:
+        lab.host.filter_bridged(bridged)
+        yield Stage(lab)
+
+
+@pytest.fixture(scope="module")
+def scene(bridged: bool, needs: None) -> Iterator[Stage]:
+    """A lab for all tests of a module that do not disturb each other."""
+    with Lab(other_wire=True) as lab:
+        lab.host.filter_bridged(bridged)
+        yield Stage(lab)
