@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": CORE | {"plan", "kernel", "engine"},
     "upkeep": CORE | {"plan", "kernel", "execution", "engine", "runtime"},
     "check": CORE | {"plan", "kernel", "wire", "engine"},
-    "doctor": CORE | {"plan", "kernel", "wire", "engine", "upkeep"},
+    "doctor": CORE | {"plan", "kernel", "wire", "execution", "engine", "upkeep"},
     "sandbox": CORE | {"plan", "kernel", "engine", "runtime"},
     "service": CORE | ENGINE,
     "testing": CORE | ENGINE | {"kernel"},
