@@ -48,6 +48,13 @@ class IfName(Name):
     longest = 15
     what = "interface name"
 
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises RequestError with what is wrong with it."""
+        if text in ("all", "default"):  # sysctl_dev_name_is_allowed (net/ipv4/devinet.c)
+            raise RequestError(f"{cls.what} {text!r}: means all interfaces, to the kernel")
+        return super().parse(text)
+
 
 class HostName(Name):
     """A host name for the UTS namespace: at most 64 characters (__NEW_UTS_LEN, include/uapi/linux/utsname.h)."""
