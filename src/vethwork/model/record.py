@@ -30,13 +30,14 @@ class RecordType(type):
     """Turns the annotations of a class body into slots, and remembers the class by its name."""
 
     def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> RecordType:
-        own = tuple(field for field in body.get("__annotations__", {}) if not field.startswith("_"))
+        named = [field for field in body.get("__annotations__", {}) if not field.startswith("_")]
         inherited: tuple[str, ...] = ()
         defaults: dict[str, Any] = {}
         for base in bases:
             inherited += getattr(base, "_fields", ())
             defaults |= getattr(base, "_defaults", {})
-        defaults |= {field: body.pop(field) for field in own if field in body}
+        defaults |= {field: body.pop(field) for field in named if field in body}
+        own = tuple(field for field in named if field not in inherited)
         body["__slots__"] = own
         body["_fields"] = inherited + own
         body["_defaults"] = defaults
@@ -76,7 +77,8 @@ class Record(metaclass=RecordType):
     def __setattr__(self, field: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable; use replace()")
 
-    __delattr__ = None  # type: ignore[assignment]
+    def __delattr__(self, field: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable; use replace()")
 
     def _values(self) -> tuple[Any, ...]:
         return tuple([getattr(self, field) for field in self._fields])
@@ -115,11 +117,17 @@ def from_data(data: Any) -> Any:
     Raises ``ValueError`` where the kind is unknown or its fields do not fit: the text is of another version.
     """
     if isinstance(data, dict):
+        if len(data) != 1:
+            raise ValueError(f"not a record: {len(data)} kinds at once")
+        ((kind, fields),) = data.items()
+        if kind not in _kinds or not isinstance(fields, list):
+            raise ValueError(f"not a record: {kind!r:.40}")
         try:
-            ((kind, fields),) = data.items()
             return _kinds[kind](*[from_data(field) for field in fields])
-        except (KeyError, TypeError, ValueError) as error:
+        except TypeError as error:
             raise ValueError(f"not a record: {error}") from error
     if isinstance(data, list):
         return tuple([from_data(item) for item in data])
-    return data
+    if data is None or isinstance(data, (str, int)):
+        return data
+    raise ValueError(f"not a field of a record: {data!r:.40}")
