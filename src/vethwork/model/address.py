@@ -63,6 +63,11 @@ class Address(Record):
         """169.254.0.0/16 (RFC 3927) or fe80::/10 (RFC 4291)."""
         return self.value >> 16 == 0xA9FE if self.version == 4 else self.value >> 118 == 0x3FA
 
+    @property
+    def is_mapped(self) -> bool:
+        """::ffff:0:0/96 (RFC 4291): an IPv4 address as IPv6 programs spell it, never seen on a wire."""
+        return self.version == 6 and self.value >> 32 == 0xFFFF
+
     def __str__(self) -> str:
         return _text4(self.value) if self.version == 4 else _text6(self.value)
 

@@ -55,7 +55,7 @@ class Publish(Record):
                 f"publish {text!r:.80}: a range needs its host ports named",
                 hint=f"as in {container}:{container}",
             )
-        return cls.check(protocol if slash else "tcp", host_ip, host_first, first, last - first + 1)
+        return cls.check(protocol.lower() if slash else "tcp", host_ip, host_first, first, last - first + 1)
 
     @classmethod
     def check(
@@ -77,7 +77,7 @@ class Publish(Record):
                 f"publish {made}: the kernel cannot lead ::1 to a container (IPv6 has no route_localnet)",
                 hint="publish on 127.0.0.1, or on an address of the host",
             )
-        if host_ip.is_multicast or (host_ip.is_link_local and host_ip.version == 6):
+        if host_ip.is_multicast or host_ip.is_mapped or (host_ip.is_link_local and host_ip.version == 6):
             raise RequestError(f"publish {made}: {host_ip} is not an address that a port can be published on")
         return made
 
