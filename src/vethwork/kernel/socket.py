@@ -7,6 +7,8 @@ interrupted by a change (NLM_F_DUMP_INTR) is asked for again.
 
 from __future__ import annotations
 
+from sys import byteorder
+
 import _socket  # the C half of `socket`, without the enum module that its other half loads
 
 from vethwork.errors import KernelRefused
@@ -101,7 +103,7 @@ class NetlinkSocket:
                 if sequence != self._sequence:
                     continue
                 if kind in (NLMSG_DONE, NLMSG_ERROR):
-                    errno = parse_error(body, flags)[0] if kind == NLMSG_ERROR else -int.from_bytes(body[:4], "little", signed=True)
+                    errno = -int.from_bytes(body[:4], byteorder, signed=True)  # both begin with it
                     if errno:
                         raise KernelRefused(doing, errno)
                     return
