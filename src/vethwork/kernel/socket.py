@@ -7,9 +7,8 @@ interrupted by a change (NLM_F_DUMP_INTR) is asked for again.
 
 from __future__ import annotations
 
-from sys import byteorder
-
 import _socket  # the C half of `socket`, without the enum module that its other half loads
+from sys import byteorder
 
 from vethwork.errors import KernelRefused
 from vethwork.wire.netlink import NLM_F_DUMP, NLMSG_DONE, NLMSG_ERROR, Message, frame, parse_error, split
