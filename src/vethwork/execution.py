@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from zlib import crc32
 
-from vethwork.errors import ConflictError, Incomplete, VethworkError
+from vethwork.errors import ConflictError, Incomplete, StateError, VethworkError
 from vethwork.model.steps import LoadRuleset
 from vethwork.plan.elements import all_elements
 from vethwork.plan.ruleset import TABLES
@@ -66,22 +66,42 @@ class Execution:
         """Wait for the turn of this operation, and clear up after the dead. Raises Incomplete if that fails here."""
         self._container = container
         self._exclusive = exclusive
-        if container:
-            self._locks.container(container)
-        self._locks.world(exclusive=exclusive)
         self._kernel.mend = self.load_ruleset
-        if self._rehearse is None:
-            self._recover()
+        try:
+            if container:
+                self._locks.container(container)
+            self._locks.world(exclusive=exclusive)
+            if self._rehearse is None:
+                self._recover()
+        except BaseException:
+            self._locks.close()
+            raise
         return self
+
+    def alone(self) -> None:
+        """Have the world alone from here on, for what belongs to two containers. Look again: it may have changed."""
+        if not self._exclusive:
+            self._take_world()
+            if self._rehearse is None:
+                self._recover_all()
+
+    def _take_world(self) -> None:
+        self._locks.leave_world()  # two who convert a shared lock would wait for each other
+        self._locks.world(exclusive=True)
+        self._exclusive = True
+
+    def _share_world(self) -> None:
+        self._locks.world(exclusive=False)
+        self._exclusive = False
 
     def _recover(self) -> None:
         intents = self._store.intents()
         if not intents:
             return
         if any(plan.is_worldly for _, plan in intents) and not self._exclusive:
-            self._locks.world(exclusive=True)  # nobody alive has it alone: these are dead
+            self._take_world()  # nobody alive has it alone: these are dead
             self._recover_all()
-            self._locks.world(exclusive=False)
+            self._share_world()
         else:
             self._recover_all()
 
@@ -107,33 +127,53 @@ class Execution:
         with self._store.transaction():
             plan = make()
             number = self._store.intend(plan)
-        self._tell("intend")
         if self._rehearse is not None:
             self._rehearse(plan)
+            self._settle(number, plan)
         elif plan.forward:
-            self._finish(plan)
+            self._finish(number, plan)
         else:
             self._do_or_undo(number, plan)
-        with self._store.transaction():
-            self._store.settle(number, plan)
         self._tell("settle")
         return plan
 
-    def _finish(self, plan: Plan) -> None:
+    def attempt(self, plan: Plan) -> list[VethworkError]:
+        """Apply a plan that puts right what is on record already, as far as it goes; give what failed."""
+        if self._rehearse is not None:
+            self._rehearse(plan)
+            return []
+        return self._kernel.attempt(plan.steps, self._watch)
+
+    def _settle(self, number: int, plan: Plan) -> None:
+        with self._store.transaction():
+            self._store.settle(number, plan)
+
+    def _finish(self, number: int, plan: Plan) -> None:
+        self._tell("intend")
         errors = self._kernel.attempt(plan.steps, self._watch)
         if errors:
             raise Incomplete(f"{plan.verb} {plan.subject}", errors)
+        self._settle(number, plan)
 
     def _do_or_undo(self, number: int, plan: Plan) -> None:
         try:
+            self._tell("intend")
             self._kernel.apply(plan.steps, self._watch)
+            self._settle(number, plan)
         except BaseException as error:
             left = self._kernel.attempt(plan.backward(), self._watch)
             if left and isinstance(error, VethworkError):
                 raise Incomplete(f"{plan.verb} {plan.subject}", (error, *left)) from error
             if not left:
-                self._close(number, plan)
+                self._close_if_possible(number, plan)
             raise
+
+    def _close_if_possible(self, number: int, plan: Plan) -> None:
+        """Where the records cannot be written either, the intent stays, and the next operation closes it."""
+        try:
+            self._close(number, plan)
+        except StateError:
+            return
 
     def _tell(self, milestone: str) -> None:
         if self._watch is not None:
@@ -141,14 +181,14 @@ class Execution:
 
     def load_ruleset(self) -> None:
         """Bring the whole ruleset back from what is on record, in one batch, unless somebody has meanwhile."""
-        if not self._exclusive:
-            self._locks.leave_world()  # two who convert a shared lock would wait for each other
-            self._locks.world(exclusive=True)
+        shared = not self._exclusive
+        if shared:
+            self._take_world()
         if not self._kernel.nft.is_whole(TABLES):
             self.check_owner()
             self._kernel.apply((self.ruleset_step(),), self._watch)
-        if not self._exclusive:
-            self._locks.world(exclusive=False)
+        if shared:
+            self._share_world()
 
     def ruleset_step(self) -> LoadRuleset:
         """The step that makes the ruleset what the records say."""
