@@ -16,9 +16,19 @@ LINK_GROUP = 0x76657468
 """The link group ("veth" in ASCII) that every link of ours carries from its first moment: our mark in the kernel."""
 
 
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-")
+
+
+def quoted(path: str) -> str:
+    """Spell a path so that a shell takes it as one word, whatever is in it."""
+    if path and _PLAIN.issuperset(path):
+        return path
+    return "'" + path.replace("'", "'\\''") + "'"
+
+
 def in_netns(netns: str, command: str) -> str:
     """Spell a command so that it runs in a namespace."""
-    return f"nsenter --net={netns} {command}" if netns else command
+    return f"nsenter --net={quoted(netns)} {command}" if netns else command
 
 
 def ip_in(netns: str, rest: str) -> str:
@@ -57,9 +67,8 @@ class PinNetns(Step):
     path: str
 
     def describe(self) -> tuple[str, ...]:
-        return (
-            f"mkdir -p {self.path.rpartition('/')[0]} && touch {self.path} && unshare --net={self.path} true",
-        )
+        directory, path = quoted(self.path.rpartition("/")[0]), quoted(self.path)
+        return (f"mkdir -p {directory} && touch {path} && unshare --net={path} true",)
 
     def undo(self) -> tuple[Step, ...]:
         return (UnpinNetns(self.path),)
@@ -71,7 +80,7 @@ class UnpinNetns(Step):
     path: str
 
     def describe(self) -> tuple[str, ...]:
-        return (f"umount {self.path} && rm {self.path}",)
+        return (f"umount {quoted(self.path)} && rm {quoted(self.path)}",)
 
 
 class CreateBridge(Step):
@@ -104,7 +113,7 @@ class CreateVeth(Step):
     mtu: int
 
     def describe(self) -> tuple[str, ...]:
-        peer = f"peer name {self.ifname} address {self.mac} mtu {self.mtu} netns {self.netns}"
+        peer = f"peer name {self.ifname} address {self.mac} mtu {self.mtu} netns {quoted(self.netns)}"
         make = f"ip link add {self.host_ifname} mtu {self.mtu} group {LINK_GROUP} type veth {peer}"
         return (make, f"ip link set {self.host_ifname} master {self.master} up") if self.master else (make,)
 
@@ -123,7 +132,7 @@ class MoveLink(Step):
     to_mac: Mac
 
     def describe(self) -> tuple[str, ...]:
-        target = self.to_netns or "/proc/$$/ns/net"
+        target = quoted(self.to_netns) if self.to_netns else "/proc/$$/ns/net"
         move = f"ip link set {self.ifname} down name {self.to_ifname} address {self.to_mac} netns {target}"
         return (in_netns(self.netns, move),)
 
@@ -202,14 +211,21 @@ class HairpinPort(Step):
 
 
 class SetSysctl(Step):
-    """Write a sysctl of a namespace, given as its path under /proc/sys/net; not written where it has the value already."""
+    """Write a sysctl of a namespace, given as its path under /proc/sys/net; not written where it has the value already.
+
+    ``before`` is the value that it had, for one that does not go with its link; empty where nothing is to be taken back.
+    """
 
     netns: str
     path: str
     value: str
+    before: str = ""
 
     def describe(self) -> tuple[str, ...]:
         return (in_netns(self.netns, f"sh -c 'echo {self.value} > /proc/sys/net/{self.path}'"),)
+
+    def undo(self) -> tuple[Step, ...]:
+        return (SetSysctl(self.netns, self.path, self.before, self.value),) if self.before else ()
 
 
 class LoadRuleset(Step):

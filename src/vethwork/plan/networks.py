@@ -146,11 +146,11 @@ def _forwarding_sysctls(forwarding: tuple[Forwarding, ...], seen: HostSeen) -> l
     steps: list[Step] = []
     for each in forwarding:
         if each.version == 4:
-            steps.append(SetSysctl("", "ipv4/ip_forward", "1"))
+            steps.append(SetSysctl("", "ipv4/ip_forward", "1", "0"))
         else:
             # A link that listens to its router goes on doing so only with 2 once the host forwards (ip-sysctl.rst).
-            steps += [SetSysctl("", f"ipv6/conf/{link}/accept_ra", "2") for link in seen.ra_links]
-            steps.append(SetSysctl("", "ipv6/conf/all/forwarding", "1"))
+            steps += [SetSysctl("", f"ipv6/conf/{link}/accept_ra", "2", "1") for link in seen.ra_links]
+            steps.append(SetSysctl("", "ipv6/conf/all/forwarding", "1", "0"))
     return steps
 
 
