@@ -11,6 +11,7 @@ import os
 
 from vethwork.errors import VethworkError
 from vethwork.kernel import sysctl
+from vethwork.kernel.carrier import settle
 from vethwork.kernel.conntrack import forget_all
 from vethwork.kernel.links import RouteDoor
 from vethwork.kernel.netns import NetnsGone, inside, open_netns, pin, unpin
@@ -97,7 +98,10 @@ class Kernel:
         ``watch`` is called after each step, with nothing left waiting: who watches sees every step by itself.
         """
         flows: list[do.ForgetFlows] = []
+        links: list[str] = []
         for step in steps:
+            if isinstance(step, do.CreateVeth) and step.master:
+                links += [step.host_ifname, step.master]
             if watch is None and isinstance(step, do.ForgetFlows):
                 flows.append(step)
                 continue
@@ -107,6 +111,8 @@ class Kernel:
                 watch(step)
         self.flush()
         self.forget(flows)
+        if links:
+            settle(links)
 
     def forget(self, flows: Sequence[do.ForgetFlows]) -> None:
         """Let the conntrack entries go that were sent to these ports of the host. Raises KernelRefused."""

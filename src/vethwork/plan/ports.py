@@ -41,7 +41,6 @@ def publications_of(
     """Settle what is asked to be published. Raises ConflictError and RequestError."""
     if not publishes:
         return ()
-    endpoint = _published_endpoint(publishes[0], endpoints, networks)
     made: list[Publication] = []
     for publish, port in zip(publishes, ports, strict=True):
         settled = publish if publish.host_port else publish.replace(host_port=port.port)
@@ -50,6 +49,7 @@ def publications_of(
         for other in made:
             if settled.overlaps(other.publish):
                 raise RequestError(f"publish {settled}: overlaps {other.publish}, which is asked for too")
+        endpoint = _published_endpoint(publish, endpoints, networks)
         made.append(Publication(endpoint.container, endpoint.id, settled))
     return tuple(made)
 
@@ -58,13 +58,16 @@ def _published_endpoint(
     publish: Publish, endpoints: Sequence[Endpoint], networks: Sequence[Network]
 ) -> Endpoint:
     routed = {network.name for network in networks if network.routed}
-    for endpoint in endpoints:
-        if endpoint.network in routed:
+    able = [endpoint for endpoint in endpoints if endpoint.network in routed]
+    for endpoint in able:
+        if any(interface.address.version in publish.versions for interface in endpoint.addresses):
             return endpoint
+    if able:
+        return able[0]
     names = ", ".join(str(network.name) for network in networks) or "none"
     raise RequestError(
         f"publish {publish}: needs a network whose gateway is the host, and has {names}",
-        hint="a port cannot be published on an internal, isolated or p2p network",
+        hint="a port cannot be published on an internal, isolated, p2p, macvlan or foreign network",
     )
 
 
@@ -80,8 +83,17 @@ def port_elements(publications: Sequence[Publication], endpoints: Sequence[Endpo
     )
 
 
+def forget_stale(publications: Iterable[Publication]) -> tuple[Step, ...]:
+    """Let no flow keep the way it had before these ports were opened.
+
+    TCP needs no help there: a connection attempt that was refused is begun anew (nf_conntrack_proto_tcp.c, "attempt to
+    reopen"), and one that a local process holds since before is that process's.
+    """
+    return forget([each for each in publications if each.publish.protocol != "tcp"])
+
+
 def forget(publications: Iterable[Publication]) -> tuple[Step, ...]:
-    """Let no flow keep the way it had before these ports were opened or closed."""
+    """Let every flow end that came in by these ports."""
     return tuple(
         [
             ForgetFlows(
@@ -94,7 +106,7 @@ def forget(publications: Iterable[Publication]) -> tuple[Step, ...]:
 
 def open_steps(publications: Sequence[Publication], endpoints: Sequence[Endpoint]) -> tuple[Step, ...]:
     """Open ports on a running container."""
-    return (ChangeElements((), port_elements(publications, endpoints)), *forget(publications))
+    return (ChangeElements((), port_elements(publications, endpoints)), *forget_stale(publications))
 
 
 def close_steps(publications: Sequence[Publication], endpoints: Sequence[Endpoint]) -> tuple[Step, ...]:
