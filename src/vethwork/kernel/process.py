@@ -139,11 +139,12 @@ class Launch:
         self._arguments = [os.fsencode(word) for word in spec.command]
         self._paths = _find(self.command)
         self.entry = enter(spec)
+        self.null = self.log = -1
         try:
             self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
             self.log = _open_log(spec.log) if spec.log else -1
         except OSError as error:
-            self.entry.close()
+            self.close()
             raise StateError(
                 f"open {error.filename} for what {self.command} says: {error.strerror}"
             ) from error
@@ -151,9 +152,9 @@ class Launch:
     def close(self) -> None:
         """Give the descriptors back."""
         self.entry.close()
-        os.close(self.null)
-        if self.log >= 0:
-            os.close(self.log)
+        for fd in (self.null, self.log):
+            if fd >= 0:
+                os.close(fd)
 
     def start(self, *, detached: bool) -> Process:
         """Fork, and wait until the child is ready to execute. ``detached`` makes it the leader of its own session."""
@@ -311,8 +312,14 @@ def stop(pid: int, start_time: int, grace_seconds: float) -> bool:
     """
     try:
         pidfd = os.pidfd_open(pid)
-    except (ProcessLookupError, ValueError):
-        return False
+    except OSError as error:
+        if error.errno in (
+            errno.ESRCH,
+            errno.EINVAL,
+            errno.ENOENT,
+        ):  # no process has the id; perhaps a thread
+            return False
+        raise KernelRefused(f"open process {pid}", error.errno or 0) from error
     try:
         if not is_alive(pid, start_time):  # checked after it was opened: it is open on what was checked
             return False

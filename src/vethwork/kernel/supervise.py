@@ -6,6 +6,8 @@ id, only we hear. Signals are blocked and taken one by one with sigwaitinfo(2), 
 means the kernel, and is dropped; the rest is passed on, except what the process or its descendants sent themselves
 (``kill 0`` reaches the whole group too). Ctrl-Z is not obeyed but followed: when the process has stopped, we stop, so
 the shell sees its job stopped, and an editor that catches SIGTSTP has its time; when we are continued, so is it.
+What a program sends to the whole group (``kill(-pgid)``, as timeout(1) does) cannot be told from what it sends to us
+alone, and is heard twice.
 
 Theory of the background. The caller forks twice (daemon(7)), so that the supervisor belongs to init and has no terminal.
 The supervisor is what the caller is in the foreground: it starts the process, in a session of its own, and waits. It
@@ -183,6 +185,9 @@ def _watch(pid: int, *, adopts: bool) -> int:
     while True:
         status = _look_at(pid, follows)
         if status is not None:
+            # What still waits was meant for it: the Ctrl-C that ended it was sent to us before its end was.
+            while signal.sigtimedwait(_TAKEN, 0):
+                pass
             return status
         if adopts:
             _reap_others(pid)
@@ -203,9 +208,10 @@ def _look_at(pid: int, follows: bool) -> int | None:
         return 128 + news.si_status
     if os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG) and follows:
         os.kill(os.getpid(), signal.SIGSTOP)
-        # From here on somebody has continued us: the shell both of us, kill(1) perhaps only us.
+        # Somebody has continued us: the shell both of us, kill(1) perhaps only us. If there is news of a stop again,
+        # then it was continued too, and has stopped anew before we had our turn.
         signal.sigtimedwait((signal.SIGCONT,), 0)
-        if is_stopped(pid):
+        if is_stopped(pid) and not os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT):
             os.kill(pid, signal.SIGCONT)
     return None
 
@@ -243,8 +249,12 @@ def _children() -> frozenset[int]:
                 found += file.read().split()
         return frozenset([int(pid) for pid in found])
     except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN, or a thread that ended
-        pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-        return frozenset([pid for pid in pids if parent_of(pid) == os.getpid()])
+        return _scan_for_children()
+
+
+def _scan_for_children() -> frozenset[int]:
+    pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    return frozenset([pid for pid in pids if parent_of(pid) == os.getpid()])
 
 
 def detach(spec: Spec, on_exit: OnExit) -> Process:
@@ -335,7 +345,9 @@ def _serve(launch: Launch, line: Line, caller: int, on_exit: OnExit, household: 
         return
     launch.close()
     line.send(b"%s %d %d" % (READY, process.pid, process.start_time))
-    if line.receive(caller) != GO:
+    word = line.receive(caller)
+    os.close(caller)
+    if word != GO:
         process.abort()
         return
     try:
