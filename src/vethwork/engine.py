@@ -16,7 +16,7 @@ import os
 from vethwork.errors import BadNamespace, ConflictError, NotFound
 from vethwork.execution import Execution
 from vethwork.kernel.apply import Kernel
-from vethwork.kernel.netns import same_netns
+from vethwork.kernel.netns import has_netns, same_netns
 from vethwork.kernel.observe import see_host
 from vethwork.model.container import AttachRequest, Container, Join, Publication
 from vethwork.model.network import DEFAULT_NETWORK, Network, NetworkRequest
@@ -35,10 +35,13 @@ from vethwork.store.database import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
     from vethwork.execution import Rehearse, Watch
     from vethwork.model.container import Endpoint
+    from vethwork.model.plan import Plan
+    from vethwork.model.snapshot import HostSeen
 
 DEFAULT_ROOT, DEFAULT_RUN = "/var/lib/vethwork", "/run/vethwork"
 
@@ -107,38 +110,92 @@ class Engine:
         for join in request.joins:
             self.ensure_network(join.network)
         self._check_namespace(request)
-        with self.execution().begin(request.name) as execution:
-            local = self._observer.local_holders(request.publishes)
+        self._make_room(request)
+        with self._turn(request.name, *[join.network for join in request.joins]) as execution:
+            local = self._observer.local_holders(request.publishes, reserved=request.reserved)
             execution.carry_out(lambda: plan_attach(request, self._observer.attach(request, local)))
             return self.inspect(request.name)
+
+    def _turn(self, name: str, *networks: str) -> Execution:
+        """The turn of a container, by name or id; with the world to itself where it has, or gets, the end of a cable.
+
+        The other end is another container's, which has a turn of its own.
+        """
+        container = self.store.container(name)
+        name = container.name if container is not None else name
+        execution = self.execution().begin(name)
+        on = {*networks, *[endpoint.network for endpoint in self.store.endpoints_of(name)]}
+        found = [self.store.network(each) for each in on]
+        if any(network is not None and network.driver == "p2p" for network in found):
+            execution.alone()
+        return execution
 
     def detach(self, name: str) -> bool:
         """Take a container's network away, all of it, and forget the container. False: there was none.
 
         Raises ConflictError while others share its namespace, Incomplete if the kernel refused a part.
         """
-        with self.execution().begin(name) as execution:
-            if self.store.container(name) is None:
+        return self._detach(name, dead=False)
+
+    def detach_dead(self, name: str) -> bool:
+        """The same for a container whose namespace is gone; False if it lives.
+
+        It is looked at in its turn: who is attaching it now has it on record before there is a namespace.
+        """
+        return self._detach(name, dead=True)
+
+    def _detach(self, name: str, *, dead: bool) -> bool:
+        with self._turn(name) as execution:
+            seen = self._observer.existing(name)
+            if seen is None or (dead and self.lives(seen.container)):
                 return False
-
-            seen = self._observer.container(name)
             cables = self._observer.cables(seen)
-            execution.carry_out(lambda: plan_detach(seen, cables))
-            return True
+            # Who shares its namespace is looked at in the transaction: nobody may come in between.
+            execution.carry_out(lambda: plan_detach(self._observer.container(name), cables))
+        self.remove_idle_networks(seen.networks)
+        return True
 
-    def connect(self, name: str, join: Join, publishes: tuple[Publish, ...] = ()) -> Endpoint:
-        """Put a container on one more network, with ports that lead to it there.
+    def _make_room(self, request: AttachRequest) -> None:
+        """Detach who died without anybody having said so, and still holds what is asked for: name, address or port."""
+        if self.rehearses:
+            return
+        held: set[str] = {request.name}
+        for join in request.joins:
+            held |= {self.store.lease_holder(join.network, address) for address in join.addresses}
+        for publish in request.publishes:
+            near = self.store.publications_near(publish) if publish.host_port else ()
+            held |= {other.container for other in near if publish.overlaps(other.publish)}
+        for name in sorted(held):
+            container = self.store.container(name)
+            if container is not None and not self.lives(container):
+                self.detach_dead(name)
+
+    def lives(self, container: Container) -> bool:
+        """Tell whether a container's namespace is there."""
+        return has_netns(container.netns)
+
+    def connect(
+        self, name: str, join: Join, publishes: tuple[Publish, ...] = (), *, reserved: bool = False
+    ) -> Endpoint:
+        """Put a container on one more network, with ports that lead to it there (``reserved`` as in AttachRequest).
 
         Raises NotFound, RequestError, ConflictError or KernelRefused; nothing is left of it then.
         """
         self.ensure_network(join.network)
-        with self.execution().begin(name) as execution:
-            return self._connect(execution, self._observer.container(name), join, publishes)
+        with self._turn(name, join.network) as execution:
+            seen = self._observer.container(name)
+            return self._connect(execution, seen, join, publishes, reserved=reserved)
 
     def _connect(
-        self, execution: Execution, seen: ContainerSeen, join: Join, publishes: tuple[Publish, ...]
+        self,
+        execution: Execution,
+        seen: ContainerSeen,
+        join: Join,
+        publishes: tuple[Publish, ...],
+        *,
+        reserved: bool,
     ) -> Endpoint:
-        local = self._observer.local_holders(publishes)
+        local = self._observer.local_holders(publishes, reserved=reserved)
         seed = new_id()
         plan = execution.carry_out(
             lambda: plan_connect(
@@ -156,10 +213,12 @@ class Engine:
 
         ``ifname`` says which interface, where it has several there.
         """
-        with self.execution().begin(name) as execution:
+        with self._turn(name) as execution:
             seen = self._observer.container(name)
             cables = self._observer.cables(seen)
-            execution.carry_out(lambda: plan_disconnect(network, seen, cables, ifname))
+            alive = self.lives(seen.container)
+            execution.carry_out(lambda: plan_disconnect(network, seen, cables, ifname, alive=alive))
+        self.remove_idle_networks(seen.networks)
 
     # One interface at a time, as CNI has it: the first makes the container, the last takes it away.
 
@@ -172,11 +231,13 @@ class Engine:
         join = request.joins[0]
         self.ensure_network(join.network)
         self._check_namespace(request)
-        with self.execution().begin(request.name) as execution:
+        with self._turn(request.name, join.network) as execution:
             seen = self._clear_stale(execution, request)
             if seen is not None:
-                return self._connect(execution, seen, join, request.publishes)
-            local = self._observer.local_holders(request.publishes)
+                have = {each.publish for each in seen.publications}  # a runtime may ask at each interface anew
+                fresh = tuple([publish for publish in request.publishes if publish not in have])
+                return self._connect(execution, seen, join, fresh, reserved=request.reserved)
+            local = self._observer.local_holders(request.publishes, reserved=request.reserved)
             execution.carry_out(lambda: plan_attach(request, self._observer.attach(request, local)))
             return self.inspect(request.name).endpoints[0]
 
@@ -185,7 +246,7 @@ class Engine:
 
         Raises Incomplete if the kernel refused a part.
         """
-        with self.execution().begin(name) as execution:
+        with self._turn(name) as execution:
             seen = self._observer.existing(name)
             if seen is None or seen.container.owner != owner:
                 return False
@@ -196,10 +257,12 @@ class Engine:
 
             cables = self._observer.cables(seen)
             if rest:
-                execution.carry_out(lambda: plan_disconnect(network, seen, cables, ifname))
+                alive = self.lives(seen.container)
+                execution.carry_out(lambda: plan_disconnect(network, seen, cables, ifname, alive=alive))
             else:
                 execution.carry_out(lambda: plan_detach(seen, cables))
-            return True
+        self.remove_idle_networks(seen.networks)
+        return True
 
     def _clear_stale(self, execution: Execution, request: AttachRequest) -> ContainerSeen | None:
         """The container that an interface is added to; None if there is none yet.
@@ -233,11 +296,14 @@ class Engine:
         execution.carry_out(lambda: plan_disconnect(dead.network, seen, (), dead.ifname))
         return self._observer.container(seen.container.name)
 
-    def publish(self, name: str, *publishes: Publish) -> tuple[Publication, ...]:
-        """Open ports on a running container. Raises NotFound, RequestError, ConflictError or KernelRefused."""
-        with self.execution().begin(name) as execution:
+    def publish(self, name: str, *publishes: Publish, reserved: bool = False) -> tuple[Publication, ...]:
+        """Open ports on a running container (``reserved`` as in AttachRequest).
+
+        Raises NotFound, RequestError, ConflictError or KernelRefused.
+        """
+        with self._turn(name) as execution:
             seen = self._observer.container(name)
-            local = self._observer.local_holders(publishes)
+            local = self._observer.local_holders(publishes, reserved=reserved)
             seed = new_id()
             plan = execution.carry_out(
                 lambda: plan_publish(publishes, seen, self._observer.ports(publishes, local, seed))
@@ -246,16 +312,27 @@ class Engine:
 
     def unpublish(self, name: str, publish: Publish) -> None:
         """Close a published range, named as it was published. Raises NotFound."""
-        with self.execution().begin(name) as execution:
+        with self._turn(name) as execution:
             seen = self._observer.container(name)
             execution.carry_out(lambda: plan_unpublish(publish, seen))
 
     def _check_namespace(self, request: AttachRequest) -> None:
-        """Refuse a path that is no namespace, and our own. Raises RequestError."""
         path = request.netns or (request.mode.target if request.mode.kind == "ns" else "")
-        if path and same_netns(self.kernel.netns_fd(path), self.kernel.netns_fd("")):
+        if request.mode.kind == "container" and not self.rehearses:
+            target = self._observer.container(request.mode.target).container
+            if not self.lives(target):
+                raise BadNamespace(
+                    f"attach {request.name}: the namespace of {target.name} is gone",
+                    hint=f"vethwork rm {target.name}",
+                )
+        if path:
+            self.check_netns(path)
+
+    def check_netns(self, path: str) -> None:
+        """Refuse a path that is no network namespace, and the host's own. Raises BadNamespace."""
+        if same_netns(self.kernel.netns_fd(path), self.kernel.netns_fd("")):
             raise BadNamespace(
-                f"attach {request.name}: {path} is the host's own namespace", hint="use --net host"
+                f"open namespace {path}: it is the host's own", hint="a container there is in mode host"
             )
 
     # Networks.
@@ -270,7 +347,7 @@ class Engine:
 
     def create_network(self, request: NetworkRequest) -> Network:
         """Make a network. Raises RequestError, ConflictError or KernelRefused; nothing is left of it then."""
-        network_id = new_id()
+        network_id = request.id or new_id()
         with self.execution().begin(exclusive=True) as execution:
             execution.check_owner()
             seen = see_host(self.kernel)
@@ -282,7 +359,7 @@ class Engine:
 
         ConflictError if it is not what the request says; what the request leaves open may be anything.
         """
-        if self.store.network(request.name) is None:
+        if self._finished_network(request.name) is None:
             try:
                 return self.create_network(request)
             except ConflictError:
@@ -300,7 +377,26 @@ class Engine:
         """Remove a network. Raises NotFound, ConflictError while a container is on it, Incomplete."""
         with self.execution().begin(exclusive=True) as execution:
             network = self.network(name)
-            execution.carry_out(lambda: plan_remove_network(network, self.store.endpoints_on(name)))
+            execution.carry_out(
+                lambda: plan_remove_network(network, self.store.endpoints_on(name), self.store.networks())
+            )
+
+    def remove_idle_networks(self, among: tuple[Network, ...] | None = None) -> None:
+        """Remove the transient networks that nobody is on (any more)."""
+        for network in self.networks() if among is None else among:
+            if network.transient and not self.store.endpoints_on(network.name):
+                try:
+                    self.remove_network(network.name)
+                except (ConflictError, NotFound):
+                    continue  # somebody came, or was faster
+
+    def discard_network(self, name: str) -> bool:
+        """Remove a network unless somebody is on it, or has removed it. Raises Incomplete."""
+        try:
+            self.remove_network(name)
+        except (NotFound, ConflictError):
+            return False
+        return True
 
     def restore_network(self, name: str) -> None:
         """Bring the host's side of a network back, as far as it is missing. Raises NotFound, Incomplete."""
@@ -308,14 +404,27 @@ class Engine:
             execution.check_owner()
             network = self.network(name)
             seen = see_host(self.kernel)
-            execution.carry_out(lambda: plan_restore_network(network, seen))
+            execution.carry_out(self.restoration(network, seen))
+
+    def restoration(self, network: Network, seen: HostSeen) -> Callable[[], Plan]:
+        """What brings the host's side of a network back, to be planned in the transaction that puts it on record."""
+        return lambda: plan_restore_network(
+            network, seen, self.store.networks(), self.store.endpoints_on(network.name)
+        )
+
+    def _finished_network(self, name: str) -> Network | None:
+        """A network once nobody makes or removes it any more: who does has it on record, and may have died over it."""
+        if not self.rehearses and self.store.is_intended(name):
+            with self.execution().begin(exclusive=True):
+                pass  # it has waited for the living, and cleared up after the dead
+        return self.store.network(name)
 
     def ensure_network(self, name: str) -> None:
         """Make the default network on first use; bring a bridge back that is gone, after a reboot for one.
 
         Raises NotFound, ConflictError or KernelRefused.
         """
-        network = self.store.network(name)
+        network = self._finished_network(name)
         if network is None and name == DEFAULT_NETWORK:
             try:
                 self.create_network(NetworkRequest.default())
@@ -332,4 +441,8 @@ class Engine:
             and self._rehearse is None
             and self.kernel.door("").link(network.device) is None
         ):
+            if not network.managed:
+                raise NotFound(
+                    f"network {name}: its bridge {network.device} is gone, and is somebody else's to make"
+                )
             self.restore_network(name)

@@ -18,6 +18,7 @@ from vethwork.plan.ports import dynamic_ports
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vethwork.kernel.apply import Kernel
+    from vethwork.model.address import Mac
     from vethwork.model.container import Container
     from vethwork.store.database import Store
 
@@ -70,8 +71,12 @@ class Observer:
             for subnet in network.subnets
         ]
         if network.driver != "p2p":
-            return NetworkSeen(network, tuple(free), tuple(holders), (), (), ())
+            return NetworkSeen(network, tuple(free), tuple(holders), (), (), (), self._parent_mac(network))
         return self._cable(network).replace(free=tuple(free), leased=tuple(holders))
+
+    def _parent_mac(self, network: Network) -> Mac | None:
+        parent = self._kernel.door("").link(network.device) if network.driver == "macvlan" else None
+        return parent.mac if parent is not None else None
 
     def _cable(self, network: Network) -> NetworkSeen:
         """A cable is seen whole: who holds its ends, and whether one is parked on the host."""
@@ -100,9 +105,14 @@ class Observer:
         )
 
     @staticmethod
-    def local_holders(publishes: tuple[Publish, ...]) -> tuple[str, ...]:
-        """For each range that is named, the local process that holds a port of it; empty where none does."""
-        return tuple([ports.holder(publish) if publish.host_port else "" for publish in publishes])
+    def local_holders(publishes: tuple[Publish, ...], *, reserved: bool = False) -> tuple[str, ...]:
+        """For each range that is named, the local process that holds a port of it; empty where none does.
+
+        ``reserved``: the caller holds them himself, so nobody is looked for.
+        """
+        return tuple(
+            [ports.holder(publish) if publish.host_port and not reserved else "" for publish in publishes]
+        )
 
     def ports(
         self, publishes: tuple[Publish, ...], local: tuple[str, ...], seed: str

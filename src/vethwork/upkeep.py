@@ -10,35 +10,40 @@ import os
 
 from vethwork.errors import Incomplete, VethworkError
 from vethwork.execution import recorded_elements
-from vethwork.kernel.netns import NetnsGone
 from vethwork.kernel.observe import see_host
 from vethwork.model.plan import Plan
-from vethwork.model.steps import LINK_GROUP, DeleteLink, JoinBridge, UnpinNetns
+from vethwork.model.steps import LINK_GROUP, DeleteLink, UnpinNetns
 from vethwork.plan.attach import plan_reattach
-from vethwork.plan.networks import plan_restore_network
+from vethwork.plan.networks import rejoin_step
 from vethwork.plan.ruleset import TABLES
-from vethwork.runtime import discard, sweep
+from vethwork.runtime import delete_files, discard, stray_files, sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vethwork.engine import Engine
-    from vethwork.model.container import Container, Endpoint
+    from vethwork.execution import Execution
+    from vethwork.model.container import Endpoint
     from vethwork.model.steps import Step
 
 
 def collect_garbage(engine: Engine) -> tuple[str, ...]:
     """Remove containers whose namespace is gone, links and pins that no record knows, and rules that no record means."""
     report = [f"container {name}: its process is gone and --rm was asked for" for name in sweep(engine)]
-    for container in engine.containers():
-        if is_gone(engine, container):
-            discard(engine, container.name)
-            report.append(f"container {container.name}: its namespace {container.netns} is gone")
+    report += [
+        f"container {container.name}: its namespace {container.netns} is gone"
+        for container in engine.containers()
+        if not engine.lives(container) and discard(engine, container.name, dead=True)
+    ]
+    engine.remove_idle_networks()
     with engine.execution().begin(exclusive=True) as execution:
         execution.check_owner()
         strays = stray_links(engine) + _stray_pins(engine)
         if strays:
             execution.carry_out(lambda: Plan("collect network", "garbage", strays, forward=True))
         report += [f"{command}: no record knows it" for step in strays for command in step.describe()]
+        for path in () if engine.rehearses else stray_files(engine):
+            delete_files(path)
+            report.append(f"{path}: belongs to no container")
         if ruleset_differs(engine):
             execution.carry_out(
                 lambda: Plan("collect network", "rules", (execution.ruleset_step(),), forward=True)
@@ -75,45 +80,35 @@ def restore(engine: Engine) -> tuple[str, ...]:
             execution.carry_out(lambda: Plan("restore network", "rules", (step,), forward=True))
         for network in engine.networks():
             seen = see_host(engine.kernel)
-            plan = plan_restore_network(network, seen)
-            execution.carry_out(lambda plan=plan: plan)  # type: ignore[misc]
+            execution.carry_out(engine.restoration(network, seen))
             if network.driver == "bridge" and network.device not in seen.links:
                 report.append(f"network {network.name}: bridge {network.device} was gone")
         for endpoint in engine.store.endpoints():
-            report += _restore_endpoint(engine, endpoint)
+            report += _restore_endpoint(engine, execution, endpoint)
     return tuple(report)
 
 
-def _restore_endpoint(engine: Engine, endpoint: Endpoint) -> tuple[str, ...]:
+def _restore_endpoint(engine: Engine, execution: Execution, endpoint: Endpoint) -> tuple[str, ...]:
     """Bring one link back. A container whose namespace is gone is gc's business."""
     seen = engine.inspect(endpoint.container)
     network = engine.network(endpoint.network)
     if network.driver != "bridge":
-        return ()
+        return ()  # the other end of a cable, or of a macvlan, is not on the host
     door = engine.kernel.door("")
     bridge, link = door.link(network.device), door.link(endpoint.host_ifname)
     steps: tuple[Step, ...] = ()
-    if link is None and not is_gone(engine, seen.container):
+    if link is None and engine.lives(seen.container):
         steps = plan_reattach(seen, endpoint, network)
     elif link is not None and bridge is not None and link.master != bridge.index:
-        steps = (JoinBridge(endpoint.host_ifname, network.device),)
+        steps = (rejoin_step(endpoint, network),)
     if not steps:
         return ()
-    errors = engine.kernel.attempt(steps)
-    said = "; ".join(str(error) for error in errors)
     what = f"container {endpoint.container}: {endpoint.ifname} on {endpoint.network} was cut off"
-    return (f"{what}, and could not be restored: {said}" if errors else what,)
-
-
-def is_gone(engine: Engine, container: Container) -> bool:
-    """Tell whether a container's namespace is no more."""
-    if not container.netns:
-        return False
     try:
-        engine.kernel.netns_fd(container.netns)
-    except NetnsGone:
-        return True
-    return False
+        execution.carry_out(lambda: Plan("restore network", network.name, steps))
+    except VethworkError as error:
+        return (f"{what}, and could not be restored: {error}",)
+    return (what,)
 
 
 def stray_links(engine: Engine) -> tuple[Step, ...]:

@@ -6,7 +6,7 @@ when another door is next, or when the plan ends. A link's index is asked for on
 
 from __future__ import annotations
 
-from errno import EEXIST, ENODEV
+from errno import EEXIST, ENODEV, ESRCH
 
 from vethwork.errors import KernelRefused
 from vethwork.kernel.socket import NETLINK_ROUTE, NetlinkSocket
@@ -15,8 +15,10 @@ from vethwork.model.steps import (
     AddAddress,
     AddRoute,
     CreateBridge,
+    CreateMacvlan,
     CreateVeth,
     DeleteLink,
+    DeleteRoute,
     HairpinPort,
     JoinBridge,
     MoveLink,
@@ -98,8 +100,15 @@ class RouteDoor:
         return tuple([route for route in parsed if route])
 
     def create_bridge(self, step: CreateBridge) -> None:
-        """Queue it."""
-        self.queue(rtnetlink.new_bridge(step.ifname, step.mac, step.mtu), f"create bridge {step.ifname}")
+        """Do it at once. Its very own bridge, known by its mark and its address, may be there: who made it has died."""
+        doing = f"create bridge {step.ifname}"
+        self.flush()
+        try:
+            self._socket.ask(rtnetlink.new_bridge(step.ifname, step.mac, step.mtu), doing)
+        except KernelRefused as refused:
+            link = self.link(step.ifname) if refused.errno == EEXIST else None
+            if link is None or (link.group, link.mac) != (LINK_GROUP, step.mac):
+                raise
 
     def create_veth(self, step: CreateVeth, netns_fd: int) -> None:
         """Do it at once, for the namespace's own requests come next. Raises KernelRefused, with what the errno means here."""
@@ -113,6 +122,18 @@ class RouteDoor:
             raise KernelRefused(
                 doing, refused.errno, refused.extack, hint=_veth_hint(refused.errno, step)
             ) from refused
+
+    def create_macvlan(self, step: CreateMacvlan, netns_fd: int) -> None:
+        """Do it at once, for the namespace's own requests come next. Raises KernelRefused, with what the errno means here."""
+        parent = self.index(step.parent)
+        message = rtnetlink.new_macvlan(parent, netns_fd, step.ifname, step.mac, step.mtu, step.mode)
+        doing = f"create macvlan {step.ifname} on {step.parent} in {step.netns}"
+        self.flush()
+        try:
+            self._socket.ask(message, doing)
+        except KernelRefused as refused:
+            hint = _MACVLAN_HINTS.get(refused.errno, "")
+            raise KernelRefused(doing, refused.errno, refused.extack, hint=hint) from refused
 
     def delete(self, step: DeleteLink) -> None:
         """Do it at once. A link that is gone is fine; one that is not ours stays."""
@@ -141,9 +162,13 @@ class RouteDoor:
         self.queue(rtnetlink.link_up(self.index(step.ifname)), f"bring up {step.ifname}")
 
     def join_bridge(self, step: JoinBridge) -> None:
-        """Queue it."""
-        message = rtnetlink.join_bridge(self.index(step.ifname), self.index(step.bridge))
-        self.queue(message, f"put {step.ifname} into bridge {step.bridge}")
+        """Queue it. A link that is gone is fine: it went with its namespace."""
+        link, bridge = self.link(step.ifname), self.index(step.bridge)
+        if link is None:
+            return
+        self.queue(rtnetlink.join_bridge(link.index, bridge), f"put {step.ifname} into bridge {step.bridge}")
+        if step.hairpin:
+            self.hairpin(HairpinPort(step.ifname))
 
     def hairpin(self, step: HairpinPort) -> None:
         """Queue it."""
@@ -159,8 +184,30 @@ class RouteDoor:
 
     def add_route(self, step: AddRoute) -> None:
         """Queue it."""
-        message = rtnetlink.new_route(self.index(step.ifname), step.prefix, step.gateway, step.metric)
-        self.queue(message, f"add route {step.prefix or 'default'} via {step.gateway}")
+        index = self.index(step.ifname) if step.kind == "unicast" else 0
+        message = rtnetlink.new_route(index, step.prefix, step.gateway, step.metric, step.kind)
+        way = f"via {step.gateway}" if step.gateway is not None else f"on {step.ifname}"
+        self.queue(
+            message, f"add route {step.prefix or 'default'} {way if step.kind == 'unicast' else step.kind}"
+        )
+
+    def delete_route(self, step: DeleteRoute) -> None:
+        """Do it at once. One that is gone is fine."""
+        self.flush()
+        message = rtnetlink.delete_route(step.prefix, step.metric, step.kind)
+        try:
+            self._socket.ask(message, f"delete route {step.prefix} {step.kind}")
+        except KernelRefused as refused:
+            if refused.errno != ESRCH:
+                raise
+
+
+_MACVLAN_HINTS = {
+    EEXIST: "the container has an interface of that name already",
+    16: "the link is in passthru mode, or is a port of a bridge",  # EBUSY
+    22: "another macvlan on the link is in passthru mode",  # EINVAL
+    95: "it needs a kernel with CONFIG_MACVLAN",  # EOPNOTSUPP
+}
 
 
 def _veth_hint(errno: int, step: CreateVeth) -> str:

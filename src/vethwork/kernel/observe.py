@@ -31,10 +31,14 @@ def see_host(kernel: Kernel) -> HostSeen:
     ways = [route.prefix for route in routes]
     ipv6 = os.path.isdir(sysctl.ROOT + "ipv6")
     switches = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
+    mtu, way_out = _way_out(links, routes)
     return HostSeen(
         taken=tuple([prefix for prefix in (*held, *ways, *_resolvers()) if _is_place(prefix)]),
         links=tuple([link.ifname for link in links]),
-        mtu=_way_out(links, routes),
+        mtu=mtu,
+        way_out=way_out,
+        mtus=tuple([link.mtu for link in links]),
+        bridges=tuple([link.ifname for link in links if link.kind == "bridge"]),
         forwarding=tuple([version for version, path in switches.items() if sysctl.read(path) == "1"]),
         ra_links=tuple(
             [link.ifname for link in links if sysctl.read(f"ipv6/conf/{link.ifname}/accept_ra") == "1"]
@@ -52,11 +56,13 @@ def _is_place(prefix: Prefix) -> bool:
     return prefix.length >= 8 and not prefix.address.is_multicast and not prefix.address.is_link_local
 
 
-def _way_out(links: tuple[Link, ...], routes: tuple[Route, ...]) -> int:
-    """The MTU of the default route's link: a larger one in a container would black-hole what is not fragmented."""
-    mtus = {link.index: link.mtu for link in links}
+def _way_out(links: tuple[Link, ...], routes: tuple[Route, ...]) -> tuple[int, str]:
+    """The MTU and the name of the default route's link: a larger MTU in a container would black-hole what is not
+    fragmented."""
+    found = {link.index: (link.mtu, link.ifname) for link in links}
     return next(
-        (mtus[route.oif] for route in routes if route.prefix.length == 0 and route.oif in mtus), DEFAULT_MTU
+        (found[route.oif] for route in routes if route.prefix.length == 0 and route.oif in found),
+        (DEFAULT_MTU, ""),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from vethwork.errors import RequestError
 from vethwork.model.address import Address, Interface, Mac
 from vethwork.model.names import IfName, Name, NetnsPath
+from vethwork.model.network import DEFAULT_NETWORK, Way
 from vethwork.model.ports import Publish
 from vethwork.model.process import ProcessRow
 from vethwork.model.record import Record
@@ -72,7 +73,11 @@ class Container(Record):
 
 
 class Endpoint(Record):
-    """One interface of a container: ``ifname`` inside it, ``host_ifname`` on the host (empty for a cable's end)."""
+    """One interface of a container: ``ifname`` inside it, ``host_ifname`` on the host (empty where there is none).
+
+    ``gateways`` are those of its subnets that lead to the world; ``default_route``: it wants its default routes by them,
+    of that ``metric``. ``ways`` are its other routes. ``mtu`` 0 is the network's.
+    """
 
     id: str
     container: Name
@@ -82,6 +87,18 @@ class Endpoint(Record):
     mac: Mac
     addresses: tuple[Interface, ...]
     gateways: tuple[Address, ...]
+    ways: tuple[Way, ...] = ()
+    metric: int = 0
+    default_route: bool = True
+    mtu: int = 0
+
+    @property
+    def defaults(self) -> tuple[Way, ...]:
+        """The default routes that it wants: by the first gateway of each IP version."""
+        if not self.default_route:
+            return ()
+        first = {gateway.version: gateway for gateway in reversed(self.gateways)}
+        return tuple([Way(None, first[version], self.metric) for version in sorted(first)])
 
 
 class Publication(Record):
@@ -100,9 +117,10 @@ class Range(Record):
 
 
 class Join(Record):
-    """The wish for one endpoint. ``addresses`` at most one for each subnet; None asks for a choice.
+    """The wish for one endpoint. A subnet in which none of ``addresses`` lies, and None, ask for a choice.
 
     ``ranges`` narrow the choice: where some lie in a subnet, its address is chosen from them and not from its pool.
+    ``ways`` come on top of the network's; ``metric``, ``default_route`` and ``mtu`` in place of the network's.
     """
 
     network: Name
@@ -110,12 +128,18 @@ class Join(Record):
     mac: Mac | None = None
     ifname: IfName | None = None
     ranges: tuple[Range, ...] = ()
+    host_ifname: IfName | None = None
+    ways: tuple[Way, ...] = ()
+    metric: int | None = None
+    default_route: bool | None = None
+    mtu: int | None = None
 
 
 class AttachRequest(Record):
     """The wish for a container's network. ``netns`` None asks for a namespace of our own making, pinned by us.
 
     ``process`` is what will run in it, where we start that; it is on record from the same moment as the container.
+    ``reserved``: who asks holds the host ports by sockets of his own, so local sockets on them are no conflict.
     """
 
     id: str
@@ -126,3 +150,18 @@ class AttachRequest(Record):
     netns: NetnsPath | None = None
     process: ProcessRow | None = None
     owner: str = "cli"
+    reserved: bool = False
+
+
+def parse_modes(texts: tuple[str, ...]) -> tuple[Mode, tuple[Join, ...]]:
+    """Read all the ``--net`` of one command. Raises RequestError where they contradict each other."""
+    modes = [Mode.parse(text) for text in texts] or [Mode("network", DEFAULT_NETWORK)]
+    if any(mode.kind != "network" for mode in modes):
+        if len(modes) > 1:
+            said = ", ".join(str(mode) for mode in modes)
+            raise RequestError(f"--net {said}: only networks can be combined")
+        return modes[0], ()
+    names = [mode.target for mode in modes]
+    if len(set(names)) < len(names):
+        raise RequestError(f"--net {', '.join(names)}: a network is named twice")
+    return modes[0], tuple(Join(Name.parse(name)) for name in names)

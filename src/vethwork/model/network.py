@@ -15,9 +15,24 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
-DRIVERS = ("bridge", "p2p")
+DRIVERS = ("bridge", "p2p", "macvlan")
+MACVLAN_MODES = ("bridge", "private", "vepa", "passthru")
+PEERINGS = ("none", "some", "all")
+WAY_KINDS = ("unicast", "blackhole", "unreachable", "prohibit")
 DEFAULT_NETWORK = "bridge"
 DEFAULT_DEVICE = "vethwork0"
+
+
+class Way(Record):
+    """A route of a container: to ``prefix`` (None: everywhere), by ``gateway`` (None: what is there is on the link itself).
+
+    ``metric`` 0 is the kernel's own choice. A ``kind`` other than ``unicast`` leads nowhere, and has no gateway.
+    """
+
+    prefix: Prefix | None
+    gateway: Address | None
+    metric: int = 0
+    kind: str = "unicast"
 
 
 class Subnet(Record):
@@ -35,10 +50,16 @@ class Subnet(Record):
 class Network(Record):
     """A network as it is on record.
 
-    ``device`` is the bridge, or for ``p2p`` the parked end of the cable. ``mtu`` is in bytes, 68 to 65535.
-    ``internal``: no way out of the network, the host's gateway address aside. ``isolated``: no gateway at all.
-    ``icc``: containers of the network may talk to each other. ``masquerade``: what leaves hides behind the host.
-    ``managed``: the bridge is ours to make and delete; False joins a bridge that somebody else keeps.
+    ``device`` is the bridge, for ``p2p`` the parked end of the cable, for ``macvlan`` the link that it sits on. ``mtu`` is
+    in bytes, 68 to 65535. ``internal``: no way out of the network, the host's gateway address aside. ``isolated``: no
+    gateway at all. ``icc``: containers of the network may talk to each other. ``masquerade``: what leaves hides behind the
+    host. ``managed``: the bridge is ours to make and delete; False joins a bridge that somebody else keeps.
+
+    ``ways`` are routes that every container on it gets; ``metric`` is that of the default route, which ``default_route``
+    says there is. ``mode`` is that of a macvlan. ``peering``: which other networks its containers may talk to: ``none``,
+    ``some`` (those of ``all``), or ``all`` that are not of ``none``. ``owner`` is the front-end that made it, empty for
+    people. ``transient``: it goes with its last container. ``dns_port``: where a name server listens on its gateways, if
+    not on port 53 (0: no).
     """
 
     id: str
@@ -53,11 +74,29 @@ class Network(Record):
     masquerade: bool = True
     managed: bool = True
     labels: tuple[tuple[str, str], ...] = ()
+    ways: tuple[Way, ...] = ()
+    metric: int = 0
+    default_route: bool = True
+    mode: str = ""
+    peering: str = "none"
+    owner: str = ""
+    transient: bool = False
+    dns_port: int = 0
 
     @property
     def routed(self) -> bool:
-        """Whether the host is its gateway to the world."""
-        return self.driver == "bridge" and not self.internal and not self.isolated
+        """Whether the host is its gateway to the world, through us."""
+        return self.driver == "bridge" and self.managed and self.has_way_out
+
+    @property
+    def has_way_out(self) -> bool:
+        """Whether its gateways, whoever keeps them, lead to the world."""
+        return self.driver != "p2p" and not self.internal and not self.isolated
+
+    @property
+    def own_device(self) -> str | None:
+        """The link that no other network may have; on somebody else's there may be several."""
+        return self.device if self.managed and self.driver != "macvlan" else None
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -76,7 +115,11 @@ class Network(Record):
 
 
 class NetworkRequest(Record):
-    """The wish for a network. Empty ``subnets`` and None ask for a choice; ``source`` are fixed SNAT addresses."""
+    """The wish for a network. Empty ``subnets`` and None ask for a choice; ``source`` are fixed SNAT addresses.
+
+    ``settled`` subnets are taken as they stand, in place of the four fields that leave a choice: there may be several of
+    one IP version, without a gateway, or none at all. ``id`` is 32 hex digits; empty asks for a choice.
+    """
 
     name: Name
     driver: str = "bridge"
@@ -92,6 +135,17 @@ class NetworkRequest(Record):
     mtu: int | None = None
     device: IfName | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    id: str = ""
+    settled: tuple[Subnet, ...] | None = None
+    managed: bool = True
+    ways: tuple[Way, ...] = ()
+    metric: int = 0
+    default_route: bool = True
+    mode: str = ""
+    peering: str = "none"
+    owner: str = ""
+    transient: bool = False
+    dns_port: int = 0
 
     @classmethod
     def default(cls) -> Self:

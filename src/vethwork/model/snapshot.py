@@ -6,7 +6,7 @@ only in the snapshot of the verb that needs it.
 
 from __future__ import annotations
 
-from vethwork.model.address import Address, Prefix
+from vethwork.model.address import Address, Mac, Prefix
 from vethwork.model.container import Container, Endpoint, Publication
 from vethwork.model.network import Network
 from vethwork.model.record import Record
@@ -15,7 +15,8 @@ from vethwork.model.record import Record
 class HostSeen(Record):
     """The host, as a new network must know it.
 
-    ``taken`` are prefixes that are routed, held or resolved by; ``mtu`` that of the default route's link, in bytes;
+    ``taken`` are prefixes that are routed, held or resolved by; ``mtu`` that of the default route's link, in bytes, and
+    ``way_out`` its name; ``mtus`` those of all ``links``, and ``bridges`` which of them are bridges;
     ``forwarding`` the IP versions it forwards already; ``ra_links`` the links on which turning IPv6 forwarding on would
     end router advertisements; ``ipv6`` whether the kernel has IPv6 at all.
     """
@@ -26,10 +27,16 @@ class HostSeen(Record):
     forwarding: tuple[int, ...]
     ra_links: tuple[str, ...]
     ipv6: bool
+    way_out: str = ""
+    mtus: tuple[int, ...] = ()
+    bridges: tuple[str, ...] = ()
 
 
 class NetworkSeen(Record):
-    """A network and who is on it. ``free``: for each subnet, an address that nobody has (None: it is full)."""
+    """A network and who is on it. ``free``: for each subnet, an address that nobody has (None: it is full).
+
+    ``parent_mac`` is that of the link that a macvlan sits on.
+    """
 
     network: Network
     free: tuple[Address | None, ...]
@@ -37,6 +44,7 @@ class NetworkSeen(Record):
     endpoints: tuple[Endpoint, ...]
     host_ends: tuple[str, ...]
     netns: tuple[tuple[str, str], ...]
+    parent_mac: Mac | None = None
 
 
 class PortSeen(Record):

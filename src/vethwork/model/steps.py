@@ -150,6 +150,25 @@ class DeleteLink(Step):
         return (ip_in(self.netns, f"link del {self.ifname}"),)
 
 
+class CreateMacvlan(Step):
+    """Make a macvlan on a link of the host, directly in a container. ``mac`` None is the parent's own (passthru)."""
+
+    parent: str
+    netns: str
+    ifname: str
+    mac: Mac | None
+    mtu: int
+    mode: str
+
+    def describe(self) -> tuple[str, ...]:
+        mac = f" address {self.mac}" if self.mac else ""
+        made = f"ip link add {self.ifname} link {self.parent} mtu {self.mtu}{mac} group {LINK_GROUP} netns {self.netns}"
+        return (f"{made} type macvlan mode {self.mode}",)
+
+    def undo(self) -> tuple[Step, ...]:
+        return (DeleteLink(self.netns, self.ifname),)
+
+
 class SetLinkUp(Step):
     """Bring a link up."""
 
@@ -173,28 +192,55 @@ class AddAddress(Step):
 
 
 class AddRoute(Step):
-    """Add a route by a gateway; ``prefix`` None is the default route. ``metric`` 0 is the kernel's own choice."""
+    """Add a route; ``prefix`` None is the default route. ``gateway`` None: what is there is on the link itself.
+
+    ``metric`` 0 is the kernel's own choice. A ``kind`` other than ``unicast`` leads nowhere, by no link.
+    """
 
     netns: str
     ifname: str
     prefix: Prefix | None
-    gateway: Address
+    gateway: Address | None
     metric: int = 0
+    kind: str = "unicast"
 
     def describe(self) -> tuple[str, ...]:
         metric = f" metric {self.metric}" if self.metric else ""
-        route = f"route replace {self.prefix or 'default'} via {self.gateway} dev {self.ifname}{metric}"
-        return (ip_in(self.netns, route),)
+        to = f"{self.prefix or 'default'}"
+        if self.kind != "unicast":
+            return (ip_in(self.netns, f"route replace {self.kind} {to}{metric}"),)
+        via = f" via {self.gateway}" if self.gateway else ""
+        return (ip_in(self.netns, f"route replace {to}{via} dev {self.ifname}{metric}"),)
+
+    def undo(self) -> tuple[Step, ...]:
+        if self.kind == "unicast" or self.prefix is None:
+            return ()  # it goes with its link
+        return (DeleteRoute(self.netns, self.prefix, self.metric, self.kind),)
+
+
+class DeleteRoute(Step):
+    """Delete a route that leads nowhere, and so does not go with a link. One that is gone already is fine."""
+
+    netns: str
+    prefix: Prefix
+    metric: int
+    kind: str
+
+    def describe(self) -> tuple[str, ...]:
+        metric = f" metric {self.metric}" if self.metric else ""
+        return (ip_in(self.netns, f"route del {self.kind} {self.prefix}{metric} 2>/dev/null || true"),)
 
 
 class JoinBridge(Step):
-    """Put a link that lost its bridge back into it, and bring it up."""
+    """Put a link that lost its bridge back into it, and bring it up; ``hairpin`` as it was. One that is gone is fine."""
 
     ifname: str
     bridge: str
+    hairpin: bool = False
 
     def describe(self) -> tuple[str, ...]:
-        return (f"ip link set {self.ifname} master {self.bridge} up",)
+        join = f"ip link set {self.ifname} master {self.bridge} up"
+        return (join, *HairpinPort(self.ifname).describe()) if self.hairpin else (join,)
 
 
 class HairpinPort(Step):

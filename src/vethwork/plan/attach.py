@@ -15,17 +15,17 @@ from vethwork.model.names import IfName
 from vethwork.model.network import Network
 from vethwork.model.plan import Plan
 from vethwork.model.snapshot import AttachSeen, ContainerSeen, NetworkSeen
-from vethwork.model.steps import ChangeElements
+from vethwork.model.steps import ChangeElements, DeleteLink
 from vethwork.plan.addresses import check_static
 from vethwork.plan.elements import endpoint_elements
-from vethwork.plan.links import bridge_steps, default_routes, link_steps, route_steps
+from vethwork.plan.links import bridge_steps, check_ends, check_way, default_routes, link_steps, route_steps
 from vethwork.plan.modes import check_mode, container_of
-from vethwork.plan.ports import forget, open_steps, port_elements, publications_of
+from vethwork.plan.ports import forget_stale, open_steps, port_elements, publications_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from vethwork.model.network import Subnet
     from vethwork.model.address import Address
+    from vethwork.model.network import Subnet
     from vethwork.model.plan import Row
     from vethwork.model.ports import Publish
     from vethwork.model.ruleset import Element
@@ -60,7 +60,8 @@ def plan_connect(
 ) -> Plan:
     """One more endpoint for a container, with ports that lead to it. Raises RequestError or ConflictError.
 
-    A second endpoint on the same network needs an interface name of its own.
+    A second endpoint on the same network needs an interface name of its own. The ports lead to the oldest endpoint that can
+    have them, for it has the default route: what came in by another network would be answered by the wrong one.
     """
     container = seen.container
     if container.mode == "host" or container.mode.startswith(("container:", "ns:")):
@@ -75,8 +76,10 @@ def plan_connect(
                 f"connect {container.name}: it is on {join.network} already, as {endpoint.ifname}"
             )
     endpoints, links = _join_all(container, (join,), (network,), seen.endpoints)
-    publications = publications_of(publishes, ports, endpoints, [network.network])
-    opening = _opening(endpoints, [network.network], publications)
+    everywhere = (*sorted(seen.endpoints, key=lambda each: each.id), *endpoints)
+    publications = publications_of(publishes, ports, everywhere, [*seen.networks, network.network])
+    elements = endpoint_elements(endpoints[0], network.network) + port_elements(publications, everywhere)
+    opening = _opening_steps(elements, publications)
     return Plan("connect", container.name, links + opening, adds=(*endpoints, *publications))
 
 
@@ -91,7 +94,8 @@ def plan_reattach(seen: ContainerSeen, endpoint: Endpoint, network: Network) -> 
     netns, others = seen.container.netns, [each for each in seen.endpoints if each != endpoint]
     lost = [step for step in default_routes(netns, seen.endpoints) if step.ifname == endpoint.ifname]
     ways = [step for step in route_steps(netns, endpoint, tuple(others)) if step not in lost]
-    return (*bridge_steps(seen.container, endpoint, network), *lost, *ways)
+    left = DeleteLink(netns, endpoint.ifname)  # where somebody has renamed the host's end
+    return (left, *bridge_steps(seen.container, endpoint, network), *lost, *ways)
 
 
 def _opening(
@@ -100,8 +104,13 @@ def _opening(
     elements: tuple[Element, ...] = ()
     for endpoint, network in zip(endpoints, networks, strict=True):
         elements += endpoint_elements(endpoint, network)
-    elements += port_elements(publications, endpoints)
-    return (*((ChangeElements((), elements),) if elements else ()), *forget(publications))
+    return _opening_steps(elements + port_elements(publications, endpoints), publications)
+
+
+def _opening_steps(
+    elements: tuple[Element, ...], publications: tuple[Publication, ...]
+) -> tuple[Step, ...]:
+    return (*((ChangeElements((), elements),) if elements else ()), *forget_stale(publications))
 
 
 def _join_all(
@@ -121,6 +130,11 @@ def _join_all(
 
 def _endpoint(container: Container, join: Join, seen: NetworkSeen, have: tuple[Endpoint, ...]) -> Endpoint:
     network = seen.network
+    check_ends(seen)
+    for way in join.ways:
+        check_way(f"join {network.name}", way)
+    if join.mtu is not None and not 68 <= join.mtu <= 65535:
+        raise RequestError(f"join {network.name}: an MTU is 68 to 65535 bytes, not {join.mtu}")
     addresses = _addresses(join, seen)
     number = 1 + max([int(endpoint.id[-2:], 16) for endpoint in have], default=-1)
     if number > 0xFF:

@@ -10,9 +10,9 @@ from vethwork.errors import ConflictError, NotFound
 from vethwork.model.container import Endpoint, Publication
 from vethwork.model.plan import Plan
 from vethwork.model.snapshot import ContainerSeen, NetworkSeen
-from vethwork.model.steps import ChangeElements, DeleteLink, MoveLink, UnpinNetns
-from vethwork.plan.attach import parked_mac
+from vethwork.model.steps import AddRoute, ChangeElements, UnpinNetns
 from vethwork.plan.elements import endpoint_elements
+from vethwork.plan.links import unlink_steps, unroute_steps
 from vethwork.plan.ports import close_steps, forget, port_elements
 
 TYPE_CHECKING = False
@@ -32,7 +32,7 @@ def plan_detach(seen: ContainerSeen, cables: tuple[NetworkSeen, ...]) -> Plan:
         )
     steps = _closing(seen, seen.endpoints, seen.publications)
     for endpoint in seen.endpoints:
-        steps += _unlink(container.netns, endpoint, cables)
+        steps += _unlink(seen, endpoint, cables, ())
     if container.pinned:
         steps += (UnpinNetns(container.netns),)
     removes: tuple[Row, ...] = (*seen.publications, *seen.endpoints, container)
@@ -40,11 +40,16 @@ def plan_detach(seen: ContainerSeen, cables: tuple[NetworkSeen, ...]) -> Plan:
 
 
 def plan_disconnect(
-    network: str, seen: ContainerSeen, cables: tuple[NetworkSeen, ...], ifname: str = ""
+    network: str,
+    seen: ContainerSeen,
+    cables: tuple[NetworkSeen, ...],
+    ifname: str = "",
+    *,
+    alive: bool = True,
 ) -> Plan:
     """One endpoint of a container, with the ports that lead to it. Raises NotFound.
 
-    ``ifname`` says which, where a container has several on one network.
+    ``ifname`` says which, where a container has several on one network. ``alive``: its namespace is still there.
     """
     name = seen.container.name
     found = [each for each in seen.endpoints if each.network == network and ifname in ("", each.ifname)]
@@ -55,7 +60,10 @@ def plan_disconnect(
     endpoint = found[0]
     publications = tuple([each for each in seen.publications if each.endpoint == endpoint.id])
     steps = _closing(seen, (endpoint,), publications)
-    steps += _unlink(seen.container.netns, endpoint, cables)
+    rest = tuple([each for each in seen.endpoints if each != endpoint])
+    steps += tuple(
+        [each for each in _unlink(seen, endpoint, cables, rest) if alive or not isinstance(each, AddRoute)]
+    )
     return Plan("disconnect", name, steps, removes=(*publications, endpoint), forward=True)
 
 
@@ -82,13 +90,10 @@ def _closing(
     return (*((ChangeElements(elements, ()),) if elements else ()), *forget(publications))
 
 
-def _unlink(netns: str, endpoint: Endpoint, cables: tuple[NetworkSeen, ...]) -> tuple[Step, ...]:
-    if endpoint.host_ifname:
-        return (DeleteLink("", endpoint.host_ifname),)
+def _unlink(
+    seen: ContainerSeen, endpoint: Endpoint, cables: tuple[NetworkSeen, ...], rest: tuple[Endpoint, ...]
+) -> tuple[Step, ...]:
+    netns = seen.container.netns
+    network = next(each for each in seen.networks if each.name == endpoint.network)
     cable = next((each for each in cables if each.network.name == endpoint.network), None)
-    if cable is None:
-        return ()
-    if len(cable.endpoints) < 2:  # nobody is at the other end
-        return (DeleteLink("", cable.network.device), DeleteLink(netns, endpoint.ifname))
-    device, parked = cable.network.device, parked_mac(cable.network)
-    return (MoveLink(netns, endpoint.ifname, endpoint.mac, "", device, parked),)
+    return (*unlink_steps(netns, endpoint, network, cable), *unroute_steps(netns, endpoint, rest))

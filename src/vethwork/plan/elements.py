@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def network_elements(network: Network) -> tuple[Element, ...]:
-    """The policy of one network's bridge."""
-    if network.driver != "bridge":
+    """The policy of one network's bridge. A bridge that somebody else keeps is his to guard."""
+    if network.driver != "bridge" or not network.managed:
         return ()
     bridge = network.device
     found = [Element("inet", "bridges", (bridge,))]
@@ -40,11 +40,45 @@ def network_elements(network: Network) -> tuple[Element, ...]:
     if network.routed:
         found.append(Element("inet", "mirrors", (bridge, bridge)))
         found += _nat_elements(network)
+    if network.dns_port:
+        found += _dns_elements(network)
     return tuple(found)
 
 
+def _dns_elements(network: Network) -> list[Element]:
+    """Who asks the gateway for names is led to the port that its name server listens on."""
+    return [
+        Element(
+            "inet",
+            f"port_at{gateway.version}",
+            (gateway, protocol, 53),
+            (gateway, network.dns_port),
+        )
+        for gateway in [subnet.gateway for subnet in network.subnets]
+        if gateway is not None
+        for protocol in ("tcp", "udp")
+    ]
+
+
+def peer_elements(network: Network, others: Iterable[Network]) -> tuple[Element, ...]:
+    """The other networks that one sees, and that see it: both must agree to it."""
+    return tuple(
+        [
+            Element("inet", "peers", pair)
+            for other in others
+            if other.name != network.name and _sees(network, other)
+            for pair in ((network.device, other.device), (other.device, network.device))
+        ]
+    )
+
+
+def _sees(one: Network, other: Network) -> bool:
+    peerings = (one.peering, other.peering)
+    return one.routed and other.routed and "none" not in peerings and "all" in peerings
+
+
 def _nat_elements(network: Network) -> list[Element]:
-    found = []
+    found: list[Element] = []
     for subnet in network.subnets:
         version = subnet.prefix.version
         found.append(Element("inet", f"hairpin{version}", (network.device, subnet.prefix)))
@@ -79,9 +113,10 @@ def publication_elements(publication: Publication, endpoint: Endpoint) -> tuple[
     """
     publish = publication.publish
     found: list[Element] = []
-    for interface in endpoint.addresses:
-        if interface.address.version in publish.versions:
-            found += _publish_elements(publication, interface.address)
+    first = {interface.address.version: interface.address for interface in reversed(endpoint.addresses)}
+    for version in publish.versions:
+        if version in first:
+            found += _publish_elements(publication, first[version])
     if not found:
         raise RequestError(
             f"publish {publish}: {endpoint.container} has no IPv{publish.versions[0]} address",
@@ -124,8 +159,10 @@ def all_elements(
     ends = {endpoint.id: endpoint for endpoint in endpoints}
     by_name = {network.name: network for network in networks}
     found = list(forwarding_elements(forwarding))
+    before: list[Network] = []
     for network in by_name.values():
-        found += network_elements(network)
+        found += network_elements(network) + peer_elements(network, before)
+        before.append(network)
     for endpoint in ends.values():
         found += endpoint_elements(endpoint, by_name[endpoint.network])
     for publication in publications:

@@ -6,15 +6,32 @@ closed (nobody's port speaks, nothing is forwarded) until the elements at the en
 
 from __future__ import annotations
 
-from vethwork.errors import ConflictError, RequestError
+from vethwork.errors import ConflictError, NotFound, RequestError
 from vethwork.model.address import BITS, Address, Interface, Mac, Prefix
 from vethwork.model.names import IfName
-from vethwork.model.network import DRIVERS, Forwarding, Network, NetworkRequest, Subnet
+from vethwork.model.network import (
+    DRIVERS,
+    MACVLAN_MODES,
+    PEERINGS,
+    Forwarding,
+    Network,
+    NetworkRequest,
+    Subnet,
+)
 from vethwork.model.plan import Plan
 from vethwork.model.snapshot import HostSeen
-from vethwork.model.steps import AddAddress, ChangeElements, CreateBridge, DeleteLink, SetLinkUp, SetSysctl
+from vethwork.model.steps import (
+    AddAddress,
+    ChangeElements,
+    CreateBridge,
+    DeleteLink,
+    JoinBridge,
+    SetLinkUp,
+    SetSysctl,
+)
 from vethwork.plan.addresses import POOL_LENGTH, find_subnet, local_prefix, usable
-from vethwork.plan.elements import forwarding_elements, network_elements
+from vethwork.plan.elements import forwarding_elements, network_elements, peer_elements
+from vethwork.plan.links import check_way
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,45 +48,101 @@ def plan_create_network(
     ``network_id`` is 32 random hex digits.
     """
     _check(request, seen, others)
-    subnets = _subnets(request, network_id, seen, others)
-    prefix = "vw-" if request.driver == "bridge" else "vwp"
+    device = _device(request, network_id, seen)
     network = Network(
         id=network_id,
         name=request.name,
         driver=request.driver,
-        device=request.device or IfName(prefix + network_id[:12]),
-        subnets=subnets,
-        mtu=request.mtu or seen.mtu,
+        device=device,
+        subnets=_subnets(request, network_id, seen, others),
+        mtu=request.mtu or _mtu(request, device, seen),
         internal=request.internal,
         isolated=request.isolated,
         icc=request.icc,
         masquerade=request.masquerade,
+        managed=request.managed,
         labels=request.labels,
+        ways=request.ways,
+        metric=request.metric,
+        default_route=request.default_route,
+        mode=request.mode or ("bridge" if request.driver == "macvlan" else ""),
+        peering=request.peering,
+        owner=request.owner,
+        transient=request.transient,
+        dns_port=request.dns_port,
     )
-    if network.device in seen.links:
-        raise ConflictError(f"create network {network.name}: the host has a link {network.device} already")
     forwarding = turn_on(network, seen)
-    steps = _host_steps(network, seen, forwarding, make=True)
+    steps = _host_steps(network, seen, forwarding, others, make=True)
     adds: tuple[Row, ...] = (network, *forwarding)
     return Plan("create network", network.name, steps, adds=adds)
 
 
-def plan_restore_network(network: Network, seen: HostSeen) -> Plan:
-    """Bring the host's side of a network back, as far as it is missing."""
+def _device(request: NetworkRequest, network_id: str, seen: HostSeen) -> IfName:
+    """The link that a network has, or sits on. Raises RequestError or ConflictError."""
+    doing = f"create network {request.name}"
+    if request.driver == "macvlan":
+        parent = request.device or (IfName(seen.way_out) if seen.way_out else None)
+        if parent is None:
+            raise RequestError(
+                f"{doing}: a macvlan sits on a link, and the host has no default route to choose one by"
+            )
+        if parent not in seen.links:
+            raise NotFound(f"{doing}: the host has no link {parent} for a macvlan to sit on")
+        return parent
+    if not request.managed:
+        if request.device is None:
+            raise RequestError(f"{doing}: a bridge that somebody else keeps must be named")
+        if request.device not in seen.bridges:
+            raise NotFound(
+                f"{doing}: the host has no bridge {request.device}", hint="make it first, or let us manage it"
+            )
+        return request.device
+    prefix = "vw-" if request.driver == "bridge" else "vwp"
+    device = request.device or IfName(prefix + network_id[:12])
+    if device in seen.links:
+        raise ConflictError(f"{doing}: the host has a link {device} already")
+    return device
+
+
+def _mtu(request: NetworkRequest, device: IfName, seen: HostSeen) -> int:
+    """What sits on a link, or joins a bridge, has its MTU; else that of the way out."""
+    mtus = dict(zip(seen.links, seen.mtus, strict=False))
+    on_it = request.driver == "macvlan" or not request.managed
+    return mtus.get(device, seen.mtu) if on_it else seen.mtu
+
+
+def plan_restore_network(
+    network: Network,
+    seen: HostSeen,
+    others: tuple[Network, ...] = (),
+    endpoints: tuple[Endpoint, ...] = (),
+) -> Plan:
+    """Bring the host's side of a network back, as far as it is missing; a new bridge gets its ports back too."""
     forwarding = turn_on(network, seen)
-    steps = _host_steps(network, seen, forwarding, make=network.device not in seen.links)
+    make = network.device not in seen.links
+    steps = _host_steps(network, seen, forwarding, others, make=make)
+    if make:
+        steps += tuple([rejoin_step(each, network) for each in endpoints if each.host_ifname in seen.links])
     return Plan("restore network", network.name, steps, adds=forwarding, forward=True)
 
 
-def plan_remove_network(network: Network, endpoints: tuple[Endpoint, ...]) -> Plan:
+def rejoin_step(endpoint: Endpoint, network: Network) -> Step:
+    """Put an endpoint's link back into its bridge, as it was there."""
+    return JoinBridge(endpoint.host_ifname, network.device, hairpin=network.routed)
+
+
+def plan_remove_network(
+    network: Network, endpoints: tuple[Endpoint, ...], others: tuple[Network, ...] = ()
+) -> Plan:
     """Close the network, then delete its bridge. Raises ConflictError while a container is on it."""
     if endpoints:
         names = ", ".join(sorted({endpoint.container for endpoint in endpoints}))
         raise ConflictError(
             f"remove network {network.name}: {names} still on it", hint="disconnect or remove them first"
         )
-    steps: tuple[Step, ...] = (ChangeElements(network_elements(network), ()),)
-    if network.managed:
+    elements = network_elements(network) + peer_elements(network, others)
+    steps: tuple[Step, ...] = (ChangeElements(elements, ()),) if elements else ()
+    if network.managed and network.driver != "macvlan":
         steps += (DeleteLink("", network.device),)
     return Plan("remove network", network.name, steps, removes=(network,), forward=True)
 
@@ -77,19 +150,25 @@ def plan_remove_network(network: Network, endpoints: tuple[Endpoint, ...]) -> Pl
 def differences_of(network: Network, request: NetworkRequest) -> tuple[str, ...]:
     """In what a network is not the one that a request describes, in words; what the request leaves open is not compared."""
     found: list[str] = []
-    flags = ("driver", "internal", "isolated", "icc", "masquerade")
+    flags = ("driver", "internal", "isolated", "icc", "masquerade", "managed", "peering", "owner")
     pairs = [(flag, getattr(network, flag), getattr(request, flag)) for flag in flags]
     pairs += [
         (word, have, want)
         for word, have, want in (
             ("device", network.device, request.device),
             ("mtu", network.mtu, request.mtu),
+            ("mode", network.mode, request.mode or None),
+            ("id", network.id, request.id or None),
         )
         if want is not None
     ]
     found += [f"its {word} is {have}, not {want}" for word, have, want in pairs if have != want]
     prefixes = tuple(subnet.prefix for subnet in network.subnets)
     wanted = request.subnets or prefixes
+    if request.settled is not None:
+        wanted = tuple(subnet.prefix for subnet in request.settled)
+        if {each.prefix: each for each in request.settled} != {each.prefix: each for each in network.subnets}:
+            found += ["its gateway, pool or source is another"] if set(wanted) == set(prefixes) else []
     if set(prefixes) != set(wanted):
         have, want = (", ".join(map(str, each)) for each in (prefixes, wanted))
         found.append(f"its subnet is {have}, not {want}")
@@ -108,9 +187,14 @@ def turn_on(network: Network, seen: HostSeen) -> tuple[Forwarding, ...]:
 
 
 def _host_steps(
-    network: Network, seen: HostSeen, forwarding: tuple[Forwarding, ...], *, make: bool
+    network: Network,
+    seen: HostSeen,
+    forwarding: tuple[Forwarding, ...],
+    others: tuple[Network, ...],
+    *,
+    make: bool,
 ) -> tuple[Step, ...]:
-    if network.driver != "bridge":
+    if network.driver != "bridge" or not network.managed:
         return ()
     steps: list[Step] = []
     if make:
@@ -122,7 +206,8 @@ def _host_steps(
             steps.append(AddAddress("", network.device, Interface(subnet.gateway, subnet.prefix.length)))
     steps.append(SetLinkUp("", network.device))
     # The guard against forwarding for others stands before forwarding is on.
-    steps.append(ChangeElements((), forwarding_elements(forwarding) + network_elements(network)))
+    elements = forwarding_elements(forwarding) + network_elements(network) + peer_elements(network, others)
+    steps.append(ChangeElements((), elements))
     steps += _forwarding_sysctls(forwarding, seen)
     return tuple(steps)
 
@@ -181,12 +266,30 @@ def _check(request: NetworkRequest, seen: HostSeen, others: tuple[Network, ...])
         raise RequestError(f"create network {name}: this kernel has no IPv6 (CONFIG_IPV6, or ipv6.disable=1)")
     if wants_6 and request.mtu is not None and request.mtu < 1280:
         raise RequestError(f"create network {name}: IPv6 needs an MTU of 1280 bytes at least (RFC 8200)")
+    _check_ways(request)
+
+
+def _check_ways(request: NetworkRequest) -> None:
+    """Refuse what a driver cannot do, and words that mean nothing. Raises RequestError."""
+    doing = f"create network {request.name}"
+    modes = ("", *MACVLAN_MODES) if request.driver == "macvlan" else ("",)
+    if request.mode not in modes:
+        known = f"is none of {', '.join(MACVLAN_MODES)}" if len(modes) > 1 else "is for a macvlan"
+        raise RequestError(f"{doing}: mode {request.mode!r:.40} {known}")
+    if request.peering not in PEERINGS:
+        raise RequestError(f"{doing}: peering {request.peering!r:.40} is none of {', '.join(PEERINGS)}")
+    if not request.managed and request.driver != "bridge":
+        raise RequestError(f"{doing}: only a bridge can be somebody else's")
+    for way in request.ways:
+        check_way(doing, way)
 
 
 def _subnets(
     request: NetworkRequest, network_id: str, seen: HostSeen, others: tuple[Network, ...]
 ) -> tuple[Subnet, ...]:
-    taken = [subnet.prefix for other in others for subnet in other.subnets]
+    taken = [subnet.prefix for other in others if _is_ours(other) for subnet in other.subnets]
+    if request.settled is not None:
+        return _settled(request, taken)
     prefixes = list(request.subnets)
     for place, prefix in enumerate(prefixes):
         for other in (*taken, *seen.taken, *prefixes[:place]):
@@ -210,6 +313,26 @@ def _subnets(
         if left not in used:
             raise RequestError(f"create network {request.name}: {left} fits none of its subnets")
     return subnets
+
+
+def _is_ours(network: Network) -> bool:
+    """Whether its subnets are on this host's own wires."""
+    return network.driver != "macvlan" and network.managed
+
+
+def _settled(request: NetworkRequest, taken: list[Prefix]) -> tuple[Subnet, ...]:
+    """Take the subnets as they stand. On somebody else's wire they may be in use: that is the point of it."""
+    shared = request.driver == "macvlan" or not request.managed
+    for place, subnet in enumerate(request.settled or ()):
+        doing = f"create network {request.name}: subnet {subnet.prefix}"
+        low, high = usable(subnet.prefix)
+        if subnet.gateway is not None and not low.value <= subnet.gateway.value <= high.value:
+            raise RequestError(f"{doing}: {subnet.gateway} cannot be a gateway in it")
+        before = [each.prefix for each in (request.settled or ())[:place]]
+        for other in (*before, *(() if shared else taken)):
+            if subnet.prefix.overlaps(other):
+                raise ConflictError(f"{doing}: overlaps {other}, which is in use")
+    return request.settled or ()
 
 
 def _subnet(request: NetworkRequest, prefix: Prefix, used: list[Address | Prefix]) -> Subnet:

@@ -120,7 +120,7 @@ class Store:
             return
         with self.transaction():
             for table in VOLATILE:
-                self._db.execute(f"DELETE FROM {table}")  # noqa: S608
+                self._db.execute(f"DELETE FROM {table}")
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (boot,))
 
     def _explained(self) -> _Explained:
@@ -161,8 +161,8 @@ class Store:
         return self._records("SELECT record FROM networks ORDER BY name")
 
     def network(self, name: str) -> Network | None:
-        """One network."""
-        return self._one("SELECT record FROM networks WHERE name = ?", name)  # type: ignore[no-any-return]
+        """One network, by name or by id."""
+        return self._one("SELECT record FROM networks WHERE name = ?1 OR id = ?1", name)  # type: ignore[no-any-return]
 
     def containers(self) -> tuple[Container, ...]:
         """Every container, by name."""
@@ -205,7 +205,7 @@ class Store:
         """What is published with a port in common, whatever the address; a look-up, not a scan."""
         near = "SELECT record FROM ports WHERE protocol = ?1"
         return self._records(
-            f"{near} AND first BETWEEN ?2 AND ?3 UNION {near} AND last > first AND first <= ?3 AND last >= ?2",  # noqa: S608
+            f"{near} AND first BETWEEN ?2 AND ?3 UNION {near} AND last > first AND first <= ?3 AND last >= ?2",
             publish.protocol,
             publish.host_port,
             publish.last,
@@ -232,6 +232,10 @@ class Store:
                 for number, text in self._all("SELECT id, plan FROM intents ORDER BY id")
             ]
         )
+
+    def is_intended(self, subject: str) -> bool:
+        """Whether somebody does something with a network of that name, or a container, or died doing so."""
+        return bool(self._all("SELECT 1 FROM intents WHERE subject = ?", subject))
 
     def lease_holder(self, network: str, address: Address) -> str:
         """The name of the container that holds an address; empty if nobody does."""
@@ -291,9 +295,8 @@ class Store:
     def _insert(self, row: Row) -> None:
         try:
             if isinstance(row, Network):
-                self._db.execute(
-                    "INSERT INTO networks VALUES (?, ?, ?, ?)", (row.name, row.id, row.device, _json(row))
-                )
+                values: tuple[object, ...] = (row.name, row.id, row.own_device, _json(row))
+                self._db.execute("INSERT INTO networks VALUES (?, ?, ?, ?)", values)
             elif isinstance(row, Container):
                 self._db.execute(
                     "INSERT INTO containers VALUES (?, ?, ?, ?)", (row.name, row.id, row.netns, _json(row))

@@ -32,15 +32,18 @@ FAMILY = {4: AF_INET, 6: AF_INET6}
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_GETADDR = 20, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_PROTINFO = 1, 3, 4, 10, 12
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_PROTINFO = 1, 3, 4, 5, 10, 12
 IFLA_LINKINFO, IFLA_GROUP, IFLA_NET_NS_FD = 18, 27, 28
-IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER, IFLA_BRPORT_MODE = 1, 2, 1, 4
+IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER, IFLA_BRPORT_MODE, IFLA_MACVLAN_MODE = 1, 2, 1, 4, 1
+MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 IFF_UP = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NODAD = 1, 2, 4, 8, 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
-RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST = 254, 4, 0, 1
+RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST = 254, 4, 1
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
+ROUTE_KINDS = {"unicast": RTN_UNICAST, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 
 _IFINFO = Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
 _IFADDR = Struct("=BBBBi")  # struct ifaddrmsg: family, prefix length, flags, scope, index
@@ -99,6 +102,16 @@ def new_veth(host_ifname: str, master: int, netns_fd: int, ifname: str, mac: Mac
     return Message(
         RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body + _kind("veth", attribute(VETH_INFO_PEER, peer))
     )
+
+
+def new_macvlan(parent: int, netns_fd: int, ifname: str, mac: Mac | None, mtu: int, mode: str) -> Message:
+    """A macvlan on a link, in another namespace under its final name; ``mac`` None leaves the choice to the kernel."""
+    body = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + string(IFLA_IFNAME, ifname) + u32(IFLA_MTU, mtu)
+    body += u32(IFLA_LINK, parent) + u32(IFLA_NET_NS_FD, netns_fd) + u32(IFLA_GROUP, LINK_GROUP)
+    if mac is not None:
+        body += attribute(IFLA_ADDRESS, mac.packed)
+    kind = _kind("macvlan", u32(IFLA_MACVLAN_MODE, MACVLAN_MODES[mode]))
+    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body + kind)
 
 
 def move_link(index: int, netns_fd: int, ifname: str, mac: Mac) -> Message:
@@ -182,26 +195,35 @@ def parse_address(body: bytes) -> tuple[int, Interface]:
     return index, Interface(_address(packed), length)
 
 
-def new_route(index: int, prefix: Prefix | None, gateway: Address, metric: int) -> Message:
-    """Add a route to the main table; one that is there already is fine."""
-    body = _RTMSG.pack(
-        FAMILY[gateway.version],
-        prefix.length if prefix else 0,
-        0,
-        0,
-        RT_TABLE_MAIN,
-        RTPROT_STATIC,
-        RT_SCOPE_UNIVERSE,
-        RTN_UNICAST,
-        0,
-    )
-    body += attribute(RTA_DST, prefix.address.packed) if prefix and prefix.length else b""
-    body += (
-        attribute(RTA_GATEWAY, gateway.packed)
-        + u32(RTA_OIF, index)
-        + (u32(RTA_PRIORITY, metric) if metric else b"")
-    )
+def new_route(
+    index: int, prefix: Prefix | None, gateway: Address | None, metric: int, kind: str = "unicast"
+) -> Message:
+    """Add a route to the main table; one that is there already is fine. ``index`` 0: by no link."""
+    body = _route(prefix, gateway, kind)
+    if gateway is not None:
+        body += attribute(RTA_GATEWAY, gateway.packed)
+    if index:
+        body += u32(RTA_OIF, index)
+    if metric:
+        body += u32(RTA_PRIORITY, metric)
     return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body)
+
+
+def delete_route(prefix: Prefix, metric: int, kind: str) -> Message:
+    """Delete a route that leads nowhere from the main table."""
+    body = _route(prefix, None, kind)
+    return Message(RTM_DELROUTE, 0, body + (u32(RTA_PRIORITY, metric) if metric else b""))
+
+
+def _route(prefix: Prefix | None, gateway: Address | None, kind: str) -> bytes:
+    version = prefix.version if prefix is not None else gateway.version if gateway is not None else 4
+    near = gateway is None and version == 4 and kind == "unicast"
+    scope = RT_SCOPE_LINK if near else RT_SCOPE_UNIVERSE
+    length = prefix.length if prefix is not None else 0
+    head = _RTMSG.pack(
+        FAMILY[version], length, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, ROUTE_KINDS[kind], 0
+    )
+    return head + (attribute(RTA_DST, prefix.address.packed) if prefix is not None and length else b"")
 
 
 def get_routes() -> Message:

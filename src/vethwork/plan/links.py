@@ -1,0 +1,169 @@
+"""The link of an endpoint: laid, addressed and routed.
+
+Rules: a link is laid in its final namespace under its final name. Routes come last. Of all the default routes of one IP
+version and metric that a container's endpoints want, the oldest endpoint's is there: nobody guesses which of two ways a
+packet takes, and when that endpoint goes, the next one's takes its place.
+"""
+
+from __future__ import annotations
+
+from vethwork.errors import ConflictError, RequestError
+from vethwork.model.address import Mac
+from vethwork.model.container import Container, Endpoint
+from vethwork.model.network import WAY_KINDS, Network, Way
+from vethwork.model.snapshot import NetworkSeen
+from vethwork.model.steps import (
+    AddAddress,
+    AddRoute,
+    CreateMacvlan,
+    CreateVeth,
+    DeleteLink,
+    DeleteRoute,
+    HairpinPort,
+    MoveLink,
+    SetLinkUp,
+    SetSysctl,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vethwork.model.steps import Step
+
+
+def link_steps(
+    container: Container, endpoint: Endpoint, seen: NetworkSeen, have: tuple[Endpoint, ...]
+) -> tuple[Step, ...]:
+    """Lay an endpoint's link and give it its routes; ``have`` are the container's other endpoints."""
+    network, netns = seen.network, container.netns
+    if network.driver == "p2p":
+        steps = _cable_steps(container, endpoint, seen)
+    elif network.driver == "macvlan":
+        mac = None if endpoint.mac == seen.parent_mac else endpoint.mac
+        mtu = endpoint.mtu or network.mtu
+        lay = CreateMacvlan(network.device, netns, endpoint.ifname, mac, mtu, network.mode)
+        steps = (lay, *_interface_steps(netns, endpoint))
+    else:
+        steps = bridge_steps(container, endpoint, network)
+    if have:  # what comes in by one network may go out by another: a strict check (1) would drop it
+        steps += (SetSysctl(netns, f"ipv4/conf/{endpoint.ifname}/rp_filter", "2"),)
+    return (*steps, *route_steps(netns, endpoint, have))
+
+
+def bridge_steps(container: Container, endpoint: Endpoint, network: Network) -> tuple[Step, ...]:
+    """Lay a link from a container to a bridge."""
+    netns, mtu = container.netns, endpoint.mtu or network.mtu
+    lay = CreateVeth(endpoint.host_ifname, network.device, netns, endpoint.ifname, endpoint.mac, mtu)
+    hairpin = (HairpinPort(endpoint.host_ifname),) if network.routed else ()
+    return (lay, *hairpin, *_interface_steps(netns, endpoint))
+
+
+def _interface_steps(netns: str, endpoint: Endpoint) -> tuple[Step, ...]:
+    ifname, addresses = endpoint.ifname, endpoint.addresses
+    steps: list[Step] = []
+    if addresses and all(interface.address.version == 4 for interface in addresses):
+        steps.append(SetSysctl(netns, f"ipv6/conf/{ifname}/disable_ipv6", "1"))
+    elif addresses:
+        steps.append(SetSysctl(netns, f"ipv6/conf/{ifname}/accept_ra", "0"))
+    if addresses and endpoint.mac != Mac.of(addresses[0].address):
+        # An address that may have had another MAC address before is announced when the link comes up (ip-sysctl.rst).
+        versions = {interface.address.version for interface in addresses}
+        notify = {4: f"ipv4/conf/{ifname}/arp_notify", 6: f"ipv6/conf/{ifname}/ndisc_notify"}
+        steps += [SetSysctl(netns, notify[version], "1") for version in sorted(versions)]
+    steps += [AddAddress(netns, ifname, interface) for interface in addresses]
+    steps.append(SetLinkUp(netns, ifname))
+    return tuple(steps)
+
+
+def default_routes(netns: str, endpoints: Iterable[Endpoint]) -> tuple[AddRoute, ...]:
+    """The default routes that a container with these endpoints has."""
+    found: dict[tuple[int, int], AddRoute] = {}
+    for endpoint in sorted(endpoints, key=lambda each: each.id):  # which is the order in which they were made
+        for way in endpoint.defaults:
+            if way.gateway is not None:
+                found.setdefault((way.gateway.version, way.metric), _route(netns, endpoint, way))
+    return tuple(found.values())
+
+
+def route_steps(netns: str, endpoint: Endpoint, have: tuple[Endpoint, ...]) -> tuple[Step, ...]:
+    """The routes that come with an endpoint."""
+    before = default_routes(netns, have)
+    fresh = [step for step in default_routes(netns, (*have, endpoint)) if step not in before]
+    return (*fresh, *[_route(netns, endpoint, way) for way in endpoint.ways])
+
+
+def _route(netns: str, endpoint: Endpoint, way: Way) -> AddRoute:
+    return AddRoute(netns, endpoint.ifname, way.prefix, way.gateway, way.metric, way.kind)
+
+
+def unroute_steps(netns: str, endpoint: Endpoint, rest: tuple[Endpoint, ...]) -> tuple[Step, ...]:
+    """What becomes of a container's routes when an endpoint has gone and its link with it, and ``rest`` stay."""
+    gone: list[Step] = [
+        DeleteRoute(netns, way.prefix, way.metric, way.kind)
+        for way in endpoint.ways
+        if way.kind != "unicast" and way.prefix is not None
+    ]
+    before = default_routes(netns, (*rest, endpoint))
+    return (*gone, *[step for step in default_routes(netns, rest) if step not in before])
+
+
+def check_way(doing: str, way: Way) -> None:
+    """Refuse a route that makes no sense. Raises RequestError."""
+    to = way.prefix or "default"
+    if way.kind not in WAY_KINDS:
+        raise RequestError(f"{doing}: route {to}: type {way.kind!r:.40} is none of {', '.join(WAY_KINDS)}")
+    if not 0 <= way.metric < 1 << 32:
+        raise RequestError(f"{doing}: route {to}: a metric is 0 to 4294967295, not {way.metric}")
+    if way.kind != "unicast" and (way.gateway is not None or way.prefix is None):
+        raise RequestError(f"{doing}: route {to}: one that leads nowhere has a prefix and no gateway")
+    if way.gateway is None and way.prefix is None:
+        raise RequestError(f"{doing}: a default route needs a gateway")
+    if way.prefix is not None and way.gateway is not None and way.prefix.version != way.gateway.version:
+        raise RequestError(f"{doing}: route {to} via {way.gateway}: two IP versions")
+
+
+def check_ends(seen: NetworkSeen) -> None:
+    """Refuse a third at a cable. Raises ConflictError."""
+    if seen.network.driver == "p2p" and len(seen.endpoints) > 1:
+        names = " and ".join(sorted(other.container for other in seen.endpoints))
+        raise ConflictError(f"join {seen.network.name}: a cable has two ends, and {names} hold them")
+
+
+def _cable_steps(container: Container, endpoint: Endpoint, seen: NetworkSeen) -> tuple[Step, ...]:
+    """The first container gets one end and the other is parked on the host, down; the second gets the parked end.
+
+    Where the parked end is gone with a namespace, the cable is laid anew, for both.
+    """
+    network, netns = seen.network, container.netns
+    if not seen.endpoints:
+        lay = CreateVeth(network.device, "", netns, endpoint.ifname, endpoint.mac, network.mtu)
+        return (lay, *_interface_steps(netns, endpoint))
+    steps: list[Step] = []
+    if network.device not in seen.host_ends:
+        other = seen.endpoints[0]
+        far = dict(seen.netns)[other.container]
+        steps.append(CreateVeth(network.device, "", far, other.ifname, other.mac, network.mtu))
+        steps += _interface_steps(far, other)
+    steps.append(MoveLink("", network.device, parked_mac(network), netns, endpoint.ifname, endpoint.mac))
+    return (*steps, *_interface_steps(netns, endpoint))
+
+
+def parked_mac(network: Network) -> Mac:
+    """The MAC address of a cable's end while it is parked on the host."""
+    return Mac(0x0278 << 32 | int(network.id[:8], 16))
+
+
+def unlink_steps(
+    netns: str, endpoint: Endpoint, network: Network, cable: NetworkSeen | None
+) -> tuple[Step, ...]:
+    """Take an endpoint's link away; ``cable`` is what was seen of a p2p network."""
+    if endpoint.host_ifname:
+        return (DeleteLink("", endpoint.host_ifname),)
+    if network.driver == "macvlan":
+        return (DeleteLink(netns, endpoint.ifname),)
+    if cable is None:
+        return ()
+    if len(cable.endpoints) < 2:  # nobody is at the other end
+        return (DeleteLink("", network.device), DeleteLink(netns, endpoint.ifname))
+    return (MoveLink(netns, endpoint.ifname, endpoint.mac, "", network.device, parked_mac(network)),)
