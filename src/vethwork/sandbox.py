@@ -19,11 +19,10 @@ from vethwork import runtime
 from vethwork.engine import Engine, new_id
 from vethwork.kernel.enter import Spec, enter
 from vethwork.model.address import Address
-from vethwork.model.container import AttachRequest
+from vethwork.model.container import AttachRequest, parse_modes
 from vethwork.model.names import HostName, Name
 from vethwork.model.ports import Publish
 from vethwork.model.process import RunOptions
-from vethwork.plan.modes import parse_modes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ class Sandbox:
     def run(self, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
         """``subprocess.run`` inside the sandbox; takes its options and raises what it raises."""
         with_entry = {"preexec_fn": enter(self._spec()), **options}
-        return subprocess.run(command, **with_entry)  # noqa: PLW1510
+        return subprocess.run(command, **with_entry)
 
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """``subprocess.Popen`` inside the sandbox; the process is killed when the block is left."""

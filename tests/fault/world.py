@@ -35,12 +35,11 @@ from vethwork.errors import KernelRefused
 from vethwork.kernel import libc
 from vethwork.kernel.netns import pin
 from vethwork.model.address import Address, Prefix
-from vethwork.model.container import AttachRequest, Join
+from vethwork.model.container import AttachRequest, Join, parse_modes
 from vethwork.model.names import Name, NetnsPath
 from vethwork.model.network import NetworkRequest
 from vethwork.model.ports import Publish
 from vethwork.model.steps import LINK_GROUP
-from vethwork.plan.modes import parse_modes
 from vethwork.testing.processes import Processes
 
 if TYPE_CHECKING:

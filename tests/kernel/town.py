@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from vethwork.engine import Engine, new_id
 from vethwork.model.address import Address
-from vethwork.model.container import AttachRequest, Join
+from vethwork.model.container import AttachRequest, Join, parse_modes
 from vethwork.model.names import Name, NetnsPath
 from vethwork.model.network import NetworkRequest
 from vethwork.model.ports import Publish
-from vethwork.plan.modes import parse_modes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

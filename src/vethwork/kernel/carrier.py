@@ -1,10 +1,10 @@
 """Links that carry frames by the time somebody is told so.
 
-Theory. When the second end of a veth pair comes up, both ends, and a bridge that had no port up before, get their carrier. What
-follows from it (a bridge port that forwards, a queue that takes packets) is done later by a worker of the kernel: soon for
-a veth, up to a second later for a bridge (net/core/link_watch.c). A container that speaks at once loses its first packet,
-and ARP tries again only after a second. Asking for a link's state through ethtool makes the kernel do the pending work of
-that link first (ethtool_op_get_link, linkwatch_sync_dev).
+Theory. When the second end of a veth pair comes up, both ends get their carrier, and so does a bridge that had no port up
+before. What follows from it (a bridge port that forwards, a queue that takes packets) is done later by a worker of the
+kernel: soon for a veth, up to a second later for a bridge (net/core/link_watch.c). A container that speaks at once loses
+its first packet, and ARP tries again only after a second. Asking for a link's state through ethtool makes the kernel do
+the pending work of that link first (ethtool_op_get_link, linkwatch_sync_dev).
 
 Rules: a link that is gone, or that cannot be asked, is passed over: this makes things prompt, not right.
 """

@@ -12,29 +12,13 @@ Rules: only networks go together with each other; what belongs to an interface (
 from __future__ import annotations
 
 from vethwork.errors import RequestError
-from vethwork.model.container import AttachRequest, Container, Join, Mode
-from vethwork.model.names import Name
-from vethwork.model.network import DEFAULT_NETWORK
+from vethwork.model.container import AttachRequest, Container
 from vethwork.model.steps import PinNetns, SetLinkUp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vethwork.model.snapshot import AttachSeen
     from vethwork.model.steps import Step
-
-
-def parse_modes(texts: tuple[str, ...]) -> tuple[Mode, tuple[Join, ...]]:
-    """Read all the ``--net`` of one command. Raises RequestError where they contradict each other."""
-    modes = [Mode.parse(text) for text in texts] or [Mode("network", DEFAULT_NETWORK)]
-    if any(mode.kind != "network" for mode in modes):
-        if len(modes) > 1:
-            said = ", ".join(str(mode) for mode in modes)
-            raise RequestError(f"--net {said}: only networks can be combined")
-        return modes[0], ()
-    names = [mode.target for mode in modes]
-    if len(set(names)) < len(names):
-        raise RequestError(f"--net {', '.join(names)}: a network is named twice")
-    return modes[0], tuple(Join(Name.parse(name)) for name in names)
 
 
 def check_mode(request: AttachRequest) -> None:

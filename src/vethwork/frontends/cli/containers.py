@@ -13,11 +13,10 @@ from vethwork import runtime
 from vethwork.engine import Engine, new_id
 from vethwork.errors import NotFound, RequestError
 from vethwork.frontends.cli import options, show
-from vethwork.model.container import AttachRequest
+from vethwork.model.container import AttachRequest, parse_modes
 from vethwork.model.names import HostName, Name, NetnsPath
 from vethwork.model.process import RunOptions
 from vethwork.model.views import container_view, port_view
-from vethwork.plan.modes import parse_modes
 
 if TYPE_CHECKING:
     from vethwork.model.address import Address, Mac
