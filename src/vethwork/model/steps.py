@@ -162,7 +162,7 @@ class CreateMacvlan(Step):
 
     def describe(self) -> tuple[str, ...]:
         mac = f" address {self.mac}" if self.mac else ""
-        made = f"ip link add {self.ifname} link {self.parent} mtu {self.mtu}{mac} group {LINK_GROUP} netns {self.netns}"
+        made = f"ip link add {self.ifname} link {self.parent} mtu {self.mtu}{mac} group {LINK_GROUP} netns {quoted(self.netns)}"
         return (f"{made} type macvlan mode {self.mode}",)
 
     def undo(self) -> tuple[Step, ...]:
