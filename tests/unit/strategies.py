@@ -24,7 +24,8 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 def words(longest: int) -> st.SearchStrategy[str]:
     """Text that a name may be."""
-    return st.from_regex(rf"[a-zA-Z0-9][a-zA-Z0-9_.-]{{0,{longest - 1}}}", fullmatch=True)
+    rest = st.text(LETTERS + "_.-", max_size=longest - 1)
+    return st.builds(lambda first, rest: first + rest, st.sampled_from(LETTERS), rest)
 
 
 def addresses(*versions: int) -> st.SearchStrategy[Address]:

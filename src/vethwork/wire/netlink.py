@@ -31,7 +31,7 @@ NLMSGERR_ATTR_MSG = 1
 
 
 class Message(Record):
-    """One request: its type, the flags beside REQUEST and ACK, and its body (hex in the repr of no one: bytes)."""
+    """One request: its type, the flags beside REQUEST and ACK, and its body in bytes (so it is never written down)."""
 
     type: int
     flags: int
@@ -91,6 +91,8 @@ def split(packet: bytes) -> Iterator[tuple[int, int, int, bytes]]:
             raise ValueError(f"netlink message of {length} bytes in {len(packet) - at}")
         yield kind, flags, sequence, packet[at + 16 : at + length]
         at += length + -length % 4
+    if at < len(packet):
+        raise ValueError(f"netlink header of {len(packet) - at} bytes")
 
 
 def attributes(body: bytes, at: int = 0) -> dict[int, bytes]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from struct import Struct
 from sys import byteorder
 
-from vethwork.model.address import Address, Interface, Mac, Prefix
+from vethwork.model.address import BITS, Address, Interface, Mac, Prefix
 from vethwork.model.record import Record
 from vethwork.model.steps import LINK_GROUP
 from vethwork.wire.netlink import (
@@ -53,7 +53,7 @@ _RTMSG = Struct(
 
 
 class Link(Record):
-    """A link as the kernel tells it. ``kind`` is empty for hardware and loopback; ``master`` 0 means none."""
+    """A link as the kernel tells it. ``kind`` is empty for hardware and loopback; ``master`` and ``mac`` 0 mean none."""
 
     index: int
     ifname: str
@@ -164,7 +164,7 @@ def parse_link(body: bytes) -> Link:
         _number(found.get(IFLA_GROUP)),
         _number(found.get(IFLA_MASTER)),
         _number(found.get(IFLA_MTU)),
-        Mac(int.from_bytes(found.get(IFLA_ADDRESS, b""), "big")),
+        _mac(found.get(IFLA_ADDRESS, b"")),
         bool(flags & IFF_UP),
     )
 
@@ -192,7 +192,7 @@ def parse_address(body: bytes) -> tuple[int, Interface]:
     _, length, _, _, index = _IFADDR.unpack_from(body)
     found = attributes(body, _IFADDR.size)
     packed = found.get(IFA_LOCAL, found.get(IFA_ADDRESS, b""))
-    return index, Interface(_address(packed), length)
+    return index, _interface(packed, length)
 
 
 def new_route(
@@ -241,13 +241,25 @@ def parse_route(body: bytes) -> Route | None:
     found = attributes(body, _RTMSG.size)
     zero = bytes(4 if family == AF_INET else 16)
     gateway = _address(found[RTA_GATEWAY]) if RTA_GATEWAY in found else None
-    return Route(Prefix(_address(found.get(RTA_DST, zero)), length), _number(found.get(RTA_OIF)), gateway)
+    return Route(_interface(found.get(RTA_DST, zero), length).prefix, _number(found.get(RTA_OIF)), gateway)
 
 
 def _address(packed: bytes) -> Address:
     if len(packed) not in (4, 16):
         raise ValueError(f"an address of {len(packed)} bytes")
     return Address.unpack(packed)
+
+
+def _interface(packed: bytes, length: int) -> Interface:
+    address = _address(packed)
+    if length > BITS[address.version]:
+        raise ValueError(f"a prefix length of {length} for {address}")
+    return Interface(address, length)
+
+
+def _mac(payload: bytes) -> Mac:
+    """No MAC address where the link has none, or one of another kind (a tunnel has an IP address there)."""
+    return Mac(int.from_bytes(payload, "big") if len(payload) == 6 else 0)
 
 
 def _text(payload: bytes) -> str:
