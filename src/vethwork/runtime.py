@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
 import shutil
 
 from vethwork.engine import Engine
@@ -22,6 +23,7 @@ from vethwork.kernel.process import is_alive, parent_of, start_time_of, stop
 from vethwork.kernel.supervise import execute, run
 from vethwork.model.container import AttachRequest
 from vethwork.model.process import ProcessRow, RunOptions
+from vethwork.model.steps import in_netns
 from vethwork.plan.files import render_hosts, render_resolv
 
 TYPE_CHECKING = False
@@ -53,7 +55,7 @@ def create(engine: Engine, request: AttachRequest, options: RunOptions) -> Conta
     if engine.rehearses:
         return seen
     try:
-        _write_files(engine, seen, options)
+        write_files(engine, seen, options)
     except OSError as error:
         remove(engine, request.name, force=True)
         raise StateError(f"write the files of {request.name}: {error}") from error
@@ -70,6 +72,8 @@ def start(engine: Engine, name: str, *, detached: bool | None = None) -> int:
     if is_alive(row.pid, row.start_time):
         raise ConflictError(f"start {name}: it runs already, as process {row.pid}")
     quiet = row.options.detached if detached is None else detached
+    if not os.path.isdir(directory_of(engine, seen.container.id)):
+        write_files(engine, seen, row.options)  # whoever made the container died before they were written
     spec = _spec(engine, seen, row.options)
     if quiet:
         os.makedirs(f"{engine.root}/logs", mode=0o750, exist_ok=True)
@@ -148,17 +152,32 @@ def remove(engine: Engine, name: str, *, force: bool = False) -> bool:
     return discard(engine, seen.container.name, seen.container.id)
 
 
-def discard(engine: Engine, name: str, container_id: str = "") -> bool:
-    """Detach a container whose process is gone, and delete its files."""
+def discard(engine: Engine, name: str, container_id: str = "", *, dead: bool = False) -> bool:
+    """Detach a container whose process is gone, and delete its files; ``dead``: only if its namespace is gone too."""
     if not container_id:
         container = engine.store.container(name)
         container_id = container.id if container is not None else ""
-    gone = engine.detach(name)
-    if container_id and not engine.rehearses:
-        shutil.rmtree(directory_of(engine, container_id), ignore_errors=True)
-        if os.path.exists(log_of(engine, container_id)):
-            os.unlink(log_of(engine, container_id))
+    gone = engine.detach_dead(name) if dead else engine.detach(name)
+    if container_id and not engine.rehearses and (gone or not dead):
+        delete_files(directory_of(engine, container_id))
+        delete_files(log_of(engine, container_id))
     return gone
+
+
+def stray_files(engine: Engine) -> tuple[str, ...]:
+    """The files of containers that are not on record: who deletes them last may die before."""
+    known = {container.id for container in engine.containers()}
+    kept = {directory_of(engine, each) for each in known} | {log_of(engine, each) for each in known}
+    places = [place for place in (f"{engine.run}/containers", f"{engine.root}/logs") if os.path.isdir(place)]
+    found = [f"{place}/{name}" for place in places for name in sorted(os.listdir(place))]
+    return tuple([path for path in found if path not in kept])
+
+
+def delete_files(path: str) -> None:
+    """Delete a container's directory, or its log; what is gone is fine."""
+    shutil.rmtree(path, ignore_errors=True)
+    if os.path.exists(path):
+        os.unlink(path)
 
 
 def sweep(engine: Engine) -> tuple[str, ...]:
@@ -185,6 +204,21 @@ def process_view(engine: Engine, name: str, netns: str) -> View:
     return {"pid": 0, "status": "exited" if row.pid else "created"}
 
 
+def describe_start(engine: Engine, name: str) -> str:
+    """Spell :func:`start` as a person would have typed it, less the files in /etc and the host name."""
+    seen = engine.inspect(name)
+    command = shlex.join(_row(engine, seen).options.command)
+    return in_netns(seen.container.netns, command)
+
+
+def describe_end(engine: Engine, name: str, grace_seconds: float) -> str:
+    """Spell :func:`end` as a person would have typed it."""
+    row = _row(engine, engine.inspect(name))
+    if not row.pid:
+        return f"# {name} does not run"
+    return f"kill -TERM {row.pid}; timeout {grace_seconds:g} tail --pid={row.pid} -f /dev/null || kill -KILL {row.pid}"
+
+
 def _row(engine: Engine, seen: ContainerSeen) -> ProcessRow:
     row = engine.store.process(seen.container.name)
     if row is None:
@@ -200,8 +234,8 @@ def _spec(engine: Engine, seen: ContainerSeen, options: RunOptions) -> Spec:
     return Spec(options.command, container.netns, directory_of(engine, container.id), options.hostname)
 
 
-def _write_files(engine: Engine, seen: ContainerSeen, options: RunOptions) -> None:
-    """Write hosts, resolv.conf and hostname; ``container:NAME`` has the addresses of its target."""
+def write_files(engine: Engine, seen: ContainerSeen, options: RunOptions) -> None:
+    """Write hosts, resolv.conf and hostname; ``container:NAME`` has the addresses of its target. Raises OSError."""
     if seen.container.mode == "host":
         return
     directory = directory_of(engine, seen.container.id)

@@ -102,6 +102,7 @@ def run(
             runtime.sweep(engine)
         runtime.create(engine, request, wish)
         if dry:
+            print(runtime.describe_start(engine, name))
             return 0
         status = _start(engine, name, remove)
     if detached:
@@ -268,10 +269,14 @@ def execute(name: Name, command: tuple[str, ...]) -> int:
 
 @click.command()
 @click.argument("name", type=options.NAME)
-def start(name: Name) -> int:
+@options.dry_run
+def start(name: Name, dry: bool) -> int:
     """Run a container's command again, with the same network; in the background if it was run with -d."""
-    with options.open_engine() as engine:
-        return runtime.start(engine, name)
+    with options.open_engine(dry) as engine:
+        if not dry:
+            return runtime.start(engine, name)
+        print(runtime.describe_start(engine, name))
+        return 0
 
 
 @click.command()
@@ -285,10 +290,14 @@ def start(name: Name) -> int:
     show_default=True,
     help="Seconds from SIGTERM to SIGKILL.",
 )
-def stop(names: tuple[Name, ...], grace: float) -> None:
+@options.dry_run
+def stop(names: tuple[Name, ...], grace: float, dry: bool) -> None:
     """End containers' processes; their networks stay until rm."""
-    with options.open_engine() as engine:
+    with options.open_engine(dry) as engine:
         for name in names:
+            if dry:
+                print(runtime.describe_end(engine, name, grace))
+                continue
             runtime.end(engine, name, grace)
             print(name)
 
