@@ -282,6 +282,7 @@ except ChildProcessError:
     assert is_alive(pid, start_time)
     assert os.getsid(pid) == os.getpgid(pid) == pid
     assert os.getsid(supervisor) not in (os.getsid(0), pid, supervisor)
+    assert os.readlink(f"/proc/{pid}/cwd") == os.getcwd()  # as for anything that is started in the background
     assert os.readlink(f"/proc/{supervisor}/cwd") == "/"
     held = {os.readlink(f"/proc/{supervisor}/fd/{fd}") for fd in os.listdir(f"/proc/{supervisor}/fd")}
     assert held == {"/dev/null", str(log), "/"}

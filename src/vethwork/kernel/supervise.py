@@ -323,12 +323,11 @@ def _become_supervisor(launch: Launch, line: Line, caller: int, on_exit: OnExit)
 
 
 def _cut_loose(launch: Launch, kept: tuple[int, ...]) -> None:
-    """Keep no terminal, no directory and no descriptor of the caller's.
+    """Keep no terminal and no descriptor of the caller's.
 
     The numbers are not closed but occupied by a descriptor on which nothing but close succeeds (O_PATH, open(2)): objects
     of the caller, copied by fork, believe that these numbers are theirs, and must not meet what is opened later.
     """
-    os.chdir("/")
     redirect_stdio(launch.null, launch.log)
     blank = os.open("/", os.O_PATH | os.O_CLOEXEC)
     needed = {0, 1, 2, blank, launch.null, launch.log, *launch.entry.descriptors, *kept}
@@ -344,6 +343,7 @@ def _serve(launch: Launch, line: Line, caller: int, on_exit: OnExit, household: 
         line.send(b"%d %s" % (error.errno, os.fsencode(error.doing)))
         return
     launch.close()
+    os.chdir("/")  # the process has the caller's directory; nobody else keeps it busy
     line.send(b"%s %d %d" % (READY, process.pid, process.start_time))
     word = line.receive(caller)
     os.close(caller)
