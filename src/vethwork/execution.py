@@ -108,6 +108,8 @@ class Execution:
     def _recover_all(self) -> None:
         for number, plan in self._store.intents():
             if plan.is_worldly or plan.subject == self._container or self._locks.try_container(plan.subject):
+                if number not in [still for still, _ in self._store.intents()]:
+                    continue  # whoever was at it is done since, and that is why the lock was free
                 errors = self._kernel.attempt(plan.recovery(), self._watch)
                 if not errors:
                     self._close(number, plan)
