@@ -423,6 +423,11 @@ tell(__import__("threading").active_count())
 # What it inherits ----------------------------------------------------------------------------------------------------
 
 
+def signals_in(mask: str) -> set[int]:
+    """Read a mask of /proc/PID/status; without the C library's own two, which its posix_spawn leaves ignored."""
+    return {number for number in signal.valid_signals() if int(mask, 16) >> number - 1 & 1}
+
+
 @pytest.mark.parametrize("detached", [False, True])
 def test_it_starts_with_clean_signals_but_for_what_nohup_asks(box: Container, detached: bool) -> None:
     body = f"""
@@ -451,13 +456,13 @@ raise SystemExit(status)
         said = Path(log).read_text()
     status = dict(line.split(":\t", 1) for line in said.splitlines() if ":\t" in line)
     assert int(status["SigBlk"], 16) == 0
-    by_python = 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1  # the reader is Python, which ignores these
-    assert int(status["SigIgn"], 16) & ~by_python == (0 if detached else 1 << signal.SIGHUP - 1)
+    by_python = {signal.SIGPIPE, signal.SIGXFSZ}  # the reader is Python, which ignores these
+    assert signals_in(status["SigIgn"]) - by_python == (set() if detached else {signal.SIGHUP})
 
 
 def test_what_python_ignores_is_not_ignored_inside(box: Container) -> None:
     said = box.ask("raise SystemExit(execute(spec('grep', 'SigIgn', '/proc/self/status')))")
-    assert said.split() == ["SigIgn:", "0" * 16]
+    assert signals_in(said.split()[1]) == set()
 
 
 def test_standard_input_passes_and_descriptors_that_were_passed_on_purpose(box: Container) -> None:
