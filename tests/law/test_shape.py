@@ -55,6 +55,17 @@ def test_a_module_says_what_it_is() -> None:
     )
 
 
+def test_a_kind_of_record_has_a_name_of_its_own() -> None:
+    """A record is read back by the name of its class (model/record.py), wherever that class stands."""
+    places: dict[str, list[str]] = {}
+    for module in MODULES:
+        for node in module.tree.body:
+            if isinstance(node, ast.ClassDef) and any(ast.unparse(base) == "Record" for base in node.bases):
+                places.setdefault(node.name, []).append(f"{module}")
+    twice = [f"{name}: {', '.join(where)}" for name, where in places.items() if len(where) > 1]
+    assert not twice, "\n".join([*twice, "two kinds of record cannot share a name: rename one"])
+
+
 def test_what_is_public_says_what_it_does() -> None:
     silent = [
         f"{module}:{line}: {name}" for module in MODULES for line, name in _silent(module.tree.body, None)

@@ -1,0 +1,161 @@
+"""The verbs: each takes a call and its configuration to the engine, and brings the answer back.
+
+Rules: whatever is wrong with a configuration is found before the engine is asked for anything. DEL and GC look at nothing of
+it but the network's name, and at what is on record: a configuration that has changed, a network that is gone and a
+namespace that has vanished hold up no teardown.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vethwork import check
+from vethwork.engine import Engine, new_id
+from vethwork.errors import KernelRefused, NotFound, StateError, VethworkError
+from vethwork.frontends.cni.document import CONFIG, NOT_AVAILABLE, TRY_AGAIN, UNKNOWN, CniError
+from vethwork.frontends.cni.interface import parse_dns, parse_join, parse_publishes, settle_routes
+from vethwork.frontends.cni.network import OWNER, parse_name, parse_network
+from vethwork.frontends.cni.result import Added, parse_previous, result_document
+from vethwork.model.container import AttachRequest, Mode
+from vethwork.upkeep import collect_unlisted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from vethwork.frontends.cni.document import Section
+    from vethwork.frontends.cni.protocol import Call
+    from vethwork.model.container import Endpoint, Join
+    from vethwork.model.network import Network, NetworkRequest
+
+    Answer = dict[str, Any] | None
+
+TRIES = 5
+DIFFERS = 100
+"""An error code of our own: what CHECK found is not what should be."""
+
+
+def add(call: Call, document: Section, version: str) -> Answer:
+    """ADD: make the network if it is the first time, and the interface. Raises VethworkError; nothing is left then."""
+    _refuse_chain(call, document)
+    wish = parse_network(document)
+    join, publishes, dns = parse_join(call, document), parse_publishes(document), parse_dns(document)
+    request = AttachRequest(
+        id=new_id(),
+        name=call.container,
+        mode=Mode("network", wish.name),
+        publishes=publishes,
+        netns=call.netns,
+        owner=OWNER,
+        reserved=document.flag("portsReserved"),
+    )
+    with Engine() as engine:
+        engine.check_netns(call.netns)
+        network, endpoint = _add_to(engine, wish, join, request)
+        seen = check.observe_interface(engine, call.netns, endpoint, network)
+        return result_document(version, Added(endpoint, network, call.netns, seen, dns))
+
+
+def _add_to(
+    engine: Engine, wish: NetworkRequest, join: Join, request: AttachRequest
+) -> tuple[Network, Endpoint]:
+    """Add an interface to a network that may have to be made for it; then it goes again if the interface cannot be had."""
+    for _ in range(TRIES):
+        is_new = engine.store.network(wish.name) is None
+        network = engine.network_like(wish)
+        try:
+            settled = request.replace(joins=(settle_routes(join, network),))
+            return network, engine.add_interface(settled)
+        except NotFound:
+            if engine.store.network(wish.name) is not None:
+                raise
+            # Somebody else's ADD had made the network, failed, and took it away again.
+        except VethworkError:
+            if is_new:
+                engine.discard_network(wish.name)
+            raise
+    raise CniError(TRY_AGAIN, f"ADD: network {wish.name} came and went")
+
+
+def _refuse_chain(call: Call, document: Section) -> None:
+    if document.has("prevResult"):
+        raise CniError(
+            CONFIG,
+            f"prevResult: somebody made an interface for {call.container} already; this plugin makes its own",
+            hint="put it first in its list; what bridge, portmap, firewall and bandwidth do, it does itself",
+        )
+
+
+def delete(call: Call, document: Section, version: str) -> Answer:
+    """DEL: what is not there, or is not of our making, is deleted already. Raises Incomplete."""
+    with Engine() as engine:
+        engine.remove_interface(call.container, parse_name(document), call.ifname, OWNER)
+    return None
+
+
+def verify(call: Call, document: Section, version: str) -> Answer:
+    """CHECK: compare the records, the previous result and the kernel. Raises CniError (100) with every difference."""
+    name = parse_name(document)
+    with Engine() as engine:
+        seen = engine.inspect(call.container)
+        found = [each for each in seen.endpoints if (each.network, each.ifname) == (name, call.ifname)]
+        if not found or seen.container.owner != OWNER:
+            raise CniError(UNKNOWN, f"CHECK: {call.container} has no {call.ifname} on {name}")
+        wrong = list(check.check(engine, call.container, call.ifname))
+        if not wrong and document.has("prevResult"):
+            network = engine.network(name)
+            have = check.observe_interface(engine, call.netns, found[0], network)
+            wrong = _differences(document.section("prevResult"), call.ifname, have)
+    if wrong:
+        raise CniError(DIFFERS, f"CHECK {call.container} {call.ifname}: {'; '.join(wrong)}")
+    return None
+
+
+def _differences(result: Section, ifname: str, have: check.InterfaceSeen) -> list[str]:
+    """What a previous result says and the kernel does not."""
+    said = parse_previous(result, ifname)
+    wrong = [] if said.has_interface else [f"prevResult has no interface {ifname}"]
+    if said.mac and said.mac.lower() != str(have.mac):
+        wrong.append(f"interface {ifname} has MAC address {have.mac}, not {said.mac}")
+    addresses = {str(each) for each in have.addresses}
+    wrong += [
+        f"interface {ifname} has not the address {each}" for each in said.addresses if each not in addresses
+    ]
+    routes = {str(each.prefix) for each in have.routes}
+    wrong += [f"there is no route to {each} by {ifname}" for each in said.routes if each not in routes]
+    return wrong
+
+
+def collect(call: Call, document: Section, version: str) -> Answer:
+    """GC: take off the network what the runtime does not list. Raises Incomplete."""
+    keys = ("cni.dev/valid-attachments", "cni.dev/attachments")
+    listed = [section for key in keys for section in document.sections(key)]
+    keep = frozenset([(section.text("containerID"), section.text("ifname")) for section in listed])
+    with Engine() as engine:
+        collect_unlisted(engine, parse_name(document), keep, OWNER)
+    return None
+
+
+def status(call: Call, document: Section, version: str) -> Answer:
+    """STATUS: whether an ADD could succeed now. Raises CniError (50)."""
+    if os.geteuid() != 0:
+        raise CniError(NOT_AVAILABLE, "STATUS: this process is not root")
+    parse_network(document)
+    try:
+        with Engine() as engine:
+            check.check_host(engine)
+    except (KernelRefused, StateError, OSError) as error:
+        hint = error.hint if isinstance(error, (KernelRefused, StateError)) else ""
+        said = error.message if isinstance(error, (KernelRefused, StateError)) else str(error)
+        raise CniError(NOT_AVAILABLE, f"STATUS: {said}", hint=hint) from error
+    return None
+
+
+VERBS: dict[str, Callable[[Call, Section, str], Answer]] = {
+    "ADD": add,
+    "DEL": delete,
+    "CHECK": verify,
+    "GC": collect,
+    "STATUS": status,
+}
