@@ -92,10 +92,12 @@ def new_bridge(ifname: str, mac: Mac, mtu: int) -> Message:
 def new_veth(host_ifname: str, master: int, netns_fd: int, ifname: str, mac: Mac, mtu: int) -> Message:
     """A veth pair in one message: the peer in its final namespace; the host end up and in its bridge, if it has one.
 
-    The peer cannot be made up: the kernel refuses with ENOTCONN while the other end does not exist.
+    The peer cannot be made up: the kernel refuses with ENOTCONN while the other end does not exist. A peer that stays where
+    it is does not carry our mark: to an engine inside the container it is a link like any other, not a stray of its own.
     """
     peer = _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + string(IFLA_IFNAME, ifname) + u32(IFLA_MTU, mtu)
-    peer += attribute(IFLA_ADDRESS, mac.packed) + u32(IFLA_GROUP, LINK_GROUP) + u32(IFLA_NET_NS_FD, netns_fd)
+    peer += attribute(IFLA_ADDRESS, mac.packed) + u32(IFLA_NET_NS_FD, netns_fd)
+    peer += b"" if master else u32(IFLA_GROUP, LINK_GROUP)
     up = IFF_UP if master else 0
     body = _IFINFO.pack(AF_UNSPEC, 0, 0, up, up) + string(IFLA_IFNAME, host_ifname) + u32(IFLA_MTU, mtu)
     body += u32(IFLA_GROUP, LINK_GROUP) + (u32(IFLA_MASTER, master) if master else b"")
