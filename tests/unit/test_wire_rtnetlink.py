@@ -97,7 +97,8 @@ def test_both_ends_of_a_veth_are_made_as_they_would_be_read(
     assert parse_link(body) == Link(0, host_ifname, "veth", LINK_GROUP, master, mtu, Mac(0), bool(master))
     info = attributes(attributes(body, GROUP_AND_UP)[IFLA_LINKINFO])
     peer = attributes(info[IFLA_INFO_DATA])[VETH_INFO_PEER]
-    group = 0 if master else LINK_GROUP  # an engine inside the container would take a marked one for its own stray
+    # An engine inside the container would take one that is marked for a stray of its own.
+    group = 0 if master else LINK_GROUP
     assert parse_link(peer) == Link(0, ifname, "", group, 0, mtu, mac, False)
     assert attributes(peer, GROUP_AND_UP)[IFLA_NET_NS_FD] == number(netns_fd)
 
