@@ -70,7 +70,7 @@ class Engine:
         self._watch = watch
         self.store = Store(self.root, rehearsal=rehearse is not None)
         self.kernel = Kernel()
-        self._observer = Observer(self.store, self.kernel, self.run)
+        self.observer = Observer(self.store, self.kernel, self.run)
 
     def __enter__(self) -> Self:
         return self
@@ -100,7 +100,7 @@ class Engine:
 
     def inspect(self, name: str) -> ContainerSeen:
         """A container, by name or id, with its endpoints and ports. Raises NotFound."""
-        return self._observer.container(name)
+        return self.observer.container(name)
 
     def attach(self, request: AttachRequest) -> ContainerSeen:
         """Give a container its network.
@@ -109,14 +109,14 @@ class Engine:
         """
         for join in request.joins:
             self.ensure_network(join.network)
-        self._check_namespace(request)
+        self.check_namespace(request)
         self._make_room(request)
-        with self._turn(request.name, *[join.network for join in request.joins]) as execution:
-            local = self._observer.local_holders(request.publishes, reserved=request.reserved)
-            execution.carry_out(lambda: plan_attach(request, self._observer.attach(request, local)))
+        with self.turn(request.name, *[join.network for join in request.joins]) as execution:
+            local = self.observer.local_holders(request.publishes, reserved=request.reserved)
+            execution.carry_out(lambda: plan_attach(request, self.observer.attach(request, local)))
             return self.inspect(request.name)
 
-    def _turn(self, name: str, *networks: str) -> Execution:
+    def turn(self, name: str, *networks: str) -> Execution:
         """The turn of a container, by name or id; with the world to itself where it has, or gets, the end of a cable.
 
         The other end is another container's, which has a turn of its own.
@@ -145,13 +145,13 @@ class Engine:
         return self._detach(name, dead=True)
 
     def _detach(self, name: str, *, dead: bool) -> bool:
-        with self._turn(name) as execution:
-            seen = self._observer.existing(name)
+        with self.turn(name) as execution:
+            seen = self.observer.existing(name)
             if seen is None or (dead and self.lives(seen.container)):
                 return False
-            cables = self._observer.cables(seen)
+            cables = self.observer.cables(seen)
             # Who shares its namespace is looked at in the transaction: nobody may come in between.
-            execution.carry_out(lambda: plan_detach(self._observer.container(name), cables))
+            execution.carry_out(lambda: plan_detach(self.observer.container(name), cables))
         self.remove_idle_networks(seen.networks)
         return True
 
@@ -182,11 +182,11 @@ class Engine:
         Raises NotFound, RequestError, ConflictError or KernelRefused; nothing is left of it then.
         """
         self.ensure_network(join.network)
-        with self._turn(name, join.network) as execution:
-            seen = self._observer.container(name)
-            return self._connect(execution, seen, join, publishes, reserved=reserved)
+        with self.turn(name, join.network) as execution:
+            seen = self.observer.container(name)
+            return self.connect_in(execution, seen, join, publishes, reserved=reserved)
 
-    def _connect(
+    def connect_in(
         self,
         execution: Execution,
         seen: ContainerSeen,
@@ -195,15 +195,16 @@ class Engine:
         *,
         reserved: bool,
     ) -> Endpoint:
-        local = self._observer.local_holders(publishes, reserved=reserved)
+        """The same, in a turn that the caller has."""
+        local = self.observer.local_holders(publishes, reserved=reserved)
         seed = new_id()
         plan = execution.carry_out(
             lambda: plan_connect(
                 join,
                 seen,
-                self._observer.network(join),
+                self.observer.network(join),
                 publishes,
-                self._observer.ports(publishes, local, seed),
+                self.observer.ports(publishes, local, seed),
             )
         )
         return plan.adds[0]  # type: ignore[return-value]
@@ -213,113 +214,38 @@ class Engine:
 
         ``ifname`` says which interface, where it has several there.
         """
-        with self._turn(name) as execution:
-            seen = self._observer.container(name)
-            cables = self._observer.cables(seen)
+        with self.turn(name) as execution:
+            seen = self.observer.container(name)
+            cables = self.observer.cables(seen)
             alive = self.lives(seen.container)
             execution.carry_out(lambda: plan_disconnect(network, seen, cables, ifname, alive=alive))
         self.remove_idle_networks(seen.networks)
-
-    # One interface at a time, as CNI has it: the first makes the container, the last takes it away.
-
-    def add_interface(self, request: AttachRequest) -> Endpoint:
-        """Give a container one interface, and make the container if this is its first. Two may be added side by side.
-
-        ``request`` has one join, which names the interface. Raises as :meth:`attach`; ConflictError besides if the
-        container is somebody else's, or lives in another namespace.
-        """
-        join = request.joins[0]
-        self.ensure_network(join.network)
-        self._check_namespace(request)
-        with self._turn(request.name, join.network) as execution:
-            seen = self._clear_stale(execution, request)
-            if seen is not None:
-                have = {each.publish for each in seen.publications}  # a runtime may ask at each interface anew
-                fresh = tuple([publish for publish in request.publishes if publish not in have])
-                return self._connect(execution, seen, join, fresh, reserved=request.reserved)
-            local = self._observer.local_holders(request.publishes, reserved=request.reserved)
-            execution.carry_out(lambda: plan_attach(request, self._observer.attach(request, local)))
-            return self.inspect(request.name).endpoints[0]
-
-    def remove_interface(self, name: str, network: str, ifname: str, owner: str) -> bool:
-        """Take one interface away, and the container with its last one. False: ``owner`` made none of that name.
-
-        Raises Incomplete if the kernel refused a part.
-        """
-        with self._turn(name) as execution:
-            seen = self._observer.existing(name)
-            if seen is None or seen.container.owner != owner:
-                return False
-
-            rest = [each for each in seen.endpoints if (each.network, each.ifname) != (network, ifname)]
-            if len(rest) == len(seen.endpoints):
-                return False
-
-            cables = self._observer.cables(seen)
-            if rest:
-                alive = self.lives(seen.container)
-                execution.carry_out(lambda: plan_disconnect(network, seen, cables, ifname, alive=alive))
-            else:
-                execution.carry_out(lambda: plan_detach(seen, cables))
-        self.remove_idle_networks(seen.networks)
-        return True
-
-    def _clear_stale(self, execution: Execution, request: AttachRequest) -> ContainerSeen | None:
-        """The container that an interface is added to; None if there is none yet.
-
-        What died without anybody having said so makes room: a container whose namespace is gone, or a link of it.
-        """
-        seen = self._observer.existing(request.name)
-        if seen is None:
-            return None
-        if seen.container.owner != request.owner:
-            raise ConflictError(
-                f"attach {request.name}: there is a container of that name, made by {seen.container.owner}"
-            )
-        try:
-            alive = self.kernel.netns_fd(seen.container.netns)
-        except BadNamespace:
-            cables = self._observer.cables(seen)
-            execution.carry_out(lambda: plan_detach(seen, cables))
-            return None
-        if request.netns is None or not same_netns(alive, self.kernel.netns_fd(request.netns)):
-            raise ConflictError(
-                f"attach {request.name}: it lives in another namespace, {seen.container.netns}"
-            )
-        for dead in seen.endpoints:
-            gone = dead.host_ifname and self.kernel.door("").link(dead.host_ifname) is None
-            if gone and dead.ifname == request.joins[0].ifname:
-                return self._drop(execution, seen, dead)
-        return seen
-
-    def _drop(self, execution: Execution, seen: ContainerSeen, dead: Endpoint) -> ContainerSeen:
-        execution.carry_out(lambda: plan_disconnect(dead.network, seen, (), dead.ifname))
-        return self._observer.container(seen.container.name)
 
     def publish(self, name: str, *publishes: Publish, reserved: bool = False) -> tuple[Publication, ...]:
         """Open ports on a running container (``reserved`` as in AttachRequest).
 
         Raises NotFound, RequestError, ConflictError or KernelRefused.
         """
-        with self._turn(name) as execution:
-            seen = self._observer.container(name)
-            local = self._observer.local_holders(publishes, reserved=reserved)
+        with self.turn(name) as execution:
+            seen = self.observer.container(name)
+            local = self.observer.local_holders(publishes, reserved=reserved)
             seed = new_id()
             plan = execution.carry_out(
-                lambda: plan_publish(publishes, seen, self._observer.ports(publishes, local, seed))
+                lambda: plan_publish(publishes, seen, self.observer.ports(publishes, local, seed))
             )
             return plan.adds  # type: ignore[return-value]
 
     def unpublish(self, name: str, publish: Publish) -> None:
         """Close a published range, named as it was published. Raises NotFound."""
-        with self._turn(name) as execution:
-            seen = self._observer.container(name)
+        with self.turn(name) as execution:
+            seen = self.observer.container(name)
             execution.carry_out(lambda: plan_unpublish(publish, seen))
 
-    def _check_namespace(self, request: AttachRequest) -> None:
+    def check_namespace(self, request: AttachRequest) -> None:
+        """Refuse what a request names, and no container can live in. Raises NotFound or BadNamespace."""
         path = request.netns or (request.mode.target if request.mode.kind == "ns" else "")
         if request.mode.kind == "container" and not self.rehearses:
-            target = self._observer.container(request.mode.target).container
+            target = self.observer.container(request.mode.target).container
             if not self.lives(target):
                 raise BadNamespace(
                     f"attach {request.name}: the namespace of {target.name} is gone",
@@ -343,7 +269,7 @@ class Engine:
 
     def network(self, name: str) -> Network:
         """One network. Raises NotFound."""
-        return self._observer.network_row(name)
+        return self.observer.network_row(name)
 
     def create_network(self, request: NetworkRequest) -> Network:
         """Make a network. Raises RequestError, ConflictError or KernelRefused; nothing is left of it then."""

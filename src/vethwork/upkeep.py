@@ -10,6 +10,7 @@ import os
 
 from vethwork.errors import Incomplete, VethworkError
 from vethwork.execution import recorded_elements
+from vethwork.interfaces import remove_interface
 from vethwork.kernel.observe import see_host
 from vethwork.model.plan import Plan
 from vethwork.model.steps import LINK_GROUP, DeleteLink, UnpinNetns
@@ -62,7 +63,7 @@ def collect_unlisted(engine: Engine, network: str, keep: frozenset[tuple[str, st
         if (endpoint.container, endpoint.ifname) in keep:
             continue
         try:
-            engine.remove_interface(endpoint.container, network, endpoint.ifname, owner)
+            remove_interface(engine, endpoint.container, network, endpoint.ifname, owner)
         except VethworkError as error:
             failed.append(error)
     if failed:

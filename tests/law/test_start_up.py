@@ -23,7 +23,7 @@ COMES_WITH = {"json": {"enum"}, "sqlite3": set[str]()}
 
 EVERY_CONTAINER = (
     "errors", "model", "wire", "plan", "store", "kernel", "execution", "observer", "engine", "runtime", "upkeep",
-    "check", "doctor",
+    "check", "doctor", "interfaces",
 )  # fmt: skip
 PROTOCOLS = ("frontends/cni", "frontends/netavark", "frontends/oci")
 

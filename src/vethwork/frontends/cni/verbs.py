@@ -16,6 +16,7 @@ from vethwork.frontends.cni.document import CONFIG, NOT_AVAILABLE, TRY_AGAIN, UN
 from vethwork.frontends.cni.interface import parse_dns, parse_join, parse_publishes, settle_routes
 from vethwork.frontends.cni.network import OWNER, parse_name, parse_network
 from vethwork.frontends.cni.result import Added, parse_previous, result_document
+from vethwork.interfaces import add_interface, remove_interface
 from vethwork.model.container import AttachRequest, Mode
 from vethwork.upkeep import collect_unlisted
 
@@ -66,7 +67,7 @@ def _add_to(
         network = engine.network_like(wish)
         try:
             settled = request.replace(joins=(settle_routes(join, network),))
-            return network, engine.add_interface(settled)
+            return network, add_interface(engine, settled)
         except NotFound:
             if engine.store.network(wish.name) is not None:
                 raise
@@ -90,7 +91,7 @@ def _refuse_chain(call: Call, document: Section) -> None:
 def delete(call: Call, document: Section, version: str) -> Answer:
     """DEL: what is not there, or is not of our making, is deleted already. Raises Incomplete."""
     with Engine() as engine:
-        engine.remove_interface(call.container, parse_name(document), call.ifname, OWNER)
+        remove_interface(engine, call.container, parse_name(document), call.ifname, OWNER)
     return None
 
 
