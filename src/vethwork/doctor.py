@@ -12,7 +12,7 @@ from vethwork.kernel import sysctl
 from vethwork.kernel.observe import see_host
 from vethwork.model.record import Record
 from vethwork.plan.ruleset import TABLE, TABLES
-from vethwork.upkeep import is_gone, ruleset_differs, stray_links
+from vethwork.upkeep import ruleset_differs, stray_links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _containers(engine: Engine, _: HostSeen) -> Iterator[Finding]:
             if endpoint.host_ifname
         ]
         missing = [ifname for ifname in ends if door.link(ifname) is None]
-        if is_gone(engine, container):
+        if not engine.lives(container):
             yield Finding(PROBLEM, subject, f"its namespace {container.netns} is gone", "vethwork gc")
         elif missing:
             yield Finding(PROBLEM, subject, f"its link {', '.join(missing)} is gone", "vethwork restore")

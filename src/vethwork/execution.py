@@ -62,8 +62,17 @@ class Execution:
         self._kernel.leave_namespaces()
         self._locks.close()
 
-    def begin(self, container: str = "", *, exclusive: bool = False) -> Self:
-        """Wait for the turn of this operation, and clear up after the dead. Raises Incomplete if that fails here."""
+    def begin(
+        self,
+        container: str = "",
+        *,
+        exclusive: bool = False,
+        needs_world: Callable[[], bool] | None = None,
+    ) -> Self:
+        """Wait for the turn of this operation, and clear up after the dead. Raises Incomplete if that fails here.
+
+        ``needs_world`` is asked in the turn of the container whether what will be done is another container's too.
+        """
         self._container = container
         self._exclusive = exclusive
         self._kernel.mend = self.load_ruleset
@@ -73,13 +82,14 @@ class Execution:
             self._locks.world(exclusive=exclusive)
             if self._rehearse is None:
                 self._recover()
+            if needs_world is not None and needs_world():
+                self._be_alone()
         except BaseException:
             self._locks.close()
             raise
         return self
 
-    def alone(self) -> None:
-        """Have the world alone from here on, for what belongs to two containers. Look again: it may have changed."""
+    def _be_alone(self) -> None:
         if not self._exclusive:
             self._take_world()
             if self._rehearse is None:

@@ -128,7 +128,8 @@ class World:
                 NetworkRequest(Name("old"), subnets=(Prefix.parse("10.9.0.0/24"),), ipv6=True)
             )
             self.attach(engine, "settled", "8080:80", nets=("old",), ip="10.9.0.7")
-            self.serve(engine.inspect("settled").container.netns, 80, "settled")
+            netns = engine.inspect("settled").container.netns
+        self.serve(netns, 80, "settled")  # no state file is open: it must not cross a fork
         self.number(1000)
 
     def assert_settled(self) -> None:

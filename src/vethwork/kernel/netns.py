@@ -13,6 +13,7 @@ from __future__ import annotations
 import _thread
 import fcntl
 import os
+from errno import ELOOP, ENOENT, ENOTDIR, ENXIO, ESRCH
 
 from vethwork.errors import BadNamespace, KernelRefused
 from vethwork.kernel import libc
@@ -29,15 +30,23 @@ NS_GET_NSTYPE = 0xB703  # include/uapi/linux/nsfs.h
 OWN = "/proc/thread-self/ns/net"
 
 
+_GONE = {ENOENT, ENOTDIR, ENXIO, ESRCH, ELOOP}
+
+
 class NetnsGone(BadNamespace):
     """A path leads to no network namespace, or no longer."""
 
 
 def open_netns(path: str) -> int:
-    """Open a network namespace by path; empty means the caller's own. Raises NetnsGone if it is not one."""
+    """Open a network namespace by path; empty means the caller's own.
+
+    Raises NetnsGone if it is not one, KernelRefused if that cannot be told (no descriptors are left, for one).
+    """
     try:
         fd = os.open(NetnsPath.parse(path) if path else OWN, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
+        if error.errno not in _GONE:
+            raise KernelRefused(f"open namespace {path}", error.errno or 0) from error
         raise NetnsGone(f"open namespace {path}: {error.strerror}") from error
     try:
         if fcntl.ioctl(fd, NS_GET_NSTYPE) == libc.CLONE_NEWNET:
@@ -46,6 +55,15 @@ def open_netns(path: str) -> int:
         pass  # not a namespace file at all
     os.close(fd)
     raise NetnsGone(f"open namespace {path}: is not a network namespace")
+
+
+def has_netns(path: str) -> bool:
+    """Tell whether a path leads to a network namespace now. Raises KernelRefused if that cannot be told."""
+    try:
+        os.close(open_netns(path))
+    except NetnsGone:
+        return False
+    return True
 
 
 def same_netns(fd: int, other: int) -> bool:

@@ -28,6 +28,7 @@ from vethwork.model.plan import Plan
 from vethwork.model.ports import Publish
 from vethwork.model.process import ProcessRow
 from vethwork.model.record import from_data, to_data
+from vethwork.store.damage import WAIT_SECONDS, explain, identity_of, is_damage, keep_aside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
-WAIT_SECONDS = 30.0
 
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -71,19 +71,35 @@ class Store:
 
     def __init__(self, root: str, *, rehearsal: bool = False) -> None:
         self.path = f"{root}/state.db"
+        self._rehearsal = rehearsal
         try:
             os.makedirs(root, mode=0o700, exist_ok=True)
-            self._db = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None)
-        except (OSError, sqlite3.Error) as error:
-            raise StateError(f"open {self.path}: {error}") from error
+        except OSError as error:
+            raise explain(self.path, error) from error
+        self._open()
+
+    def _open(self) -> None:
         with self._explained():
-            self._prepare()
-            if rehearsal:
-                copy = sqlite3.connect(":memory:", isolation_level=None)
-                self._db.backup(copy)
-                self._db.close()
-                self._db = copy
-            self._forget_last_boot()
+            self._db = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None)
+        self._file = identity_of(self.path)
+        try:
+            with self._explained():
+                self._prepare()
+                if self._rehearsal:
+                    copy = sqlite3.connect(":memory:", isolation_level=None)
+                    self._db.backup(copy)
+                    self._db.close()
+                    self._db = copy
+                self._forget_last_boot()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def reopen(self) -> None:
+        """Go on with the file that is there now, if the one that is open was moved aside or deleted."""
+        if not self._rehearsal and (self._file is None or identity_of(self.path) != self._file):
+            self._db.close()
+            self._open()
 
     def __enter__(self) -> Self:
         return self
@@ -123,6 +139,12 @@ class Store:
                 self._db.execute(f"DELETE FROM {table}")
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (boot,))
 
+    def keep_aside(self, why: str) -> StateError:
+        """Move the damaged file aside; gives the error that says so. The next look is at the file that comes next."""
+        error = keep_aside(self.path, self._file, why)
+        self._file = None
+        return error
+
     def _explained(self) -> _Explained:
         return _Explained(self)
 
@@ -131,6 +153,8 @@ class Store:
         return _Transaction(self)
 
     def _all(self, query: str, *values: object) -> list[Any]:
+        if self._file is None:
+            self.reopen()
         with self._explained():
             return self._db.execute(query, values).fetchall()
 
@@ -144,10 +168,8 @@ class Store:
     def _read(self, text: str) -> Any:
         try:
             return from_data(json.loads(text))
-        except ValueError as error:
-            raise StateError(
-                f"read {self.path}: {error}", hint="was it written by another version?"
-            ) from error
+        except (TypeError, ValueError) as error:
+            raise self.keep_aside(f"not a record: {error}") from error
 
     # What is on record.
 
@@ -330,10 +352,8 @@ class Store:
         for interface in row.addresses:
             packed = interface.address.packed
             self._db.execute("INSERT INTO leases VALUES (?, ?, ?)", (row.network, packed, row.id))
-            self._db.execute(
-                "INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)",
-                (row.network, interface.address.version, packed),
-            )
+            cursor = (row.network, interface.address.version, packed)
+            self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", cursor)
 
     def _delete(self, row: Row) -> None:
         if isinstance(row, Network):
@@ -371,22 +391,17 @@ class _Explained:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        path = self._store.path
-        if not isinstance(error, (sqlite3.Error, OSError)):
-            return
-        if type(error) is not sqlite3.DatabaseError:
-            raise StateError(f"use {path}: {error}", hint=_hint(str(error))) from error
-        kept = keep_aside(path)
-        raise StateError(
-            f"read {path}: {error}",
-            hint=f"kept as {kept}; the next call starts with no records, and 'vethwork gc' removes what they described",
-        ) from error
+        if error is not None and is_damage(error):
+            raise self._store.keep_aside(str(error)) from error
+        if isinstance(error, (sqlite3.Error, OSError)):
+            raise explain(self._store.path, error) from error
 
 
 class _Transaction(_Explained):
     """BEGIN IMMEDIATE ... COMMIT, or ROLLBACK where anything was raised."""
 
     def __enter__(self) -> None:
+        self._store.reopen()
         with self._store._explained():
             self._store._db.execute("BEGIN IMMEDIATE")
 
@@ -400,22 +415,3 @@ class _Transaction(_Explained):
                 if error is None:
                     raise
         super().__exit__(kind, error, trace)
-
-
-def keep_aside(path: str) -> str:
-    """Rename a damaged file, with its log, to the first free ``.damaged-N``; gives the new name."""
-    number = 1
-    while os.path.exists(f"{path}.damaged-{number}"):
-        number += 1
-    for suffix in ("-wal", "-shm", ""):
-        if os.path.exists(path + suffix):
-            os.rename(path + suffix, f"{path}.damaged-{number}{suffix}")
-    return f"{path}.damaged-{number}"
-
-
-def _hint(text: str) -> str:
-    if "full" in text:
-        return "make room on that file system; nothing was changed"
-    if "locked" in text:
-        return f"another vethwork held it for {WAIT_SECONDS:.0f} seconds"
-    return ""

@@ -15,6 +15,8 @@ import os
 from struct import pack
 from zlib import crc32
 
+from vethwork.store.damage import explain
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
@@ -26,7 +28,11 @@ class Locks:
     """The locks of one operation; closing it lets them all go."""
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Raises StateError if the file cannot be made."""
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise explain(path, error) from error
 
     def __enter__(self) -> Self:
         return self
