@@ -18,7 +18,7 @@ from vethwork.execution import Execution
 from vethwork.kernel.apply import Kernel
 from vethwork.kernel.netns import has_netns, same_netns
 from vethwork.kernel.observe import see_host
-from vethwork.model.container import AttachRequest, Container, Join, Publication
+from vethwork.model.container import AWAITED, AttachRequest, Container, Join, Publication
 from vethwork.model.network import DEFAULT_NETWORK, Network, NetworkRequest
 from vethwork.model.ports import Publish
 from vethwork.model.snapshot import ContainerSeen
@@ -123,12 +123,13 @@ class Engine:
         """
         container = self.store.container(name)
         name = container.name if container is not None else name
-        execution = self.execution().begin(name)
-        on = {*networks, *[endpoint.network for endpoint in self.store.endpoints_of(name)]}
-        found = [self.store.network(each) for each in on]
-        if any(network is not None and network.driver == "p2p" for network in found):
-            execution.alone()
-        return execution
+
+        def has_cable() -> bool:
+            on = {*networks, *[endpoint.network for endpoint in self.store.endpoints_of(name)]}
+            found = [self.store.network(each) for each in on]
+            return any(network is not None and network.driver == "p2p" for network in found)
+
+        return self.execution().begin(name, needs_world=has_cable)
 
     def detach(self, name: str) -> bool:
         """Take a container's network away, all of it, and forget the container. False: there was none.
@@ -171,8 +172,11 @@ class Engine:
                 self.detach_dead(name)
 
     def lives(self, container: Container) -> bool:
-        """Tell whether a container's namespace is there."""
-        return has_netns(container.netns)
+        """Tell whether a container's namespace is there; of one that we may not see, whether a link of it is."""
+        if not container.handed:
+            return has_netns(container.netns)
+        ends = [endpoint.host_ifname for endpoint in self.store.endpoints_of(container.name)]
+        return container.netns == AWAITED or any(self.kernel.door("").link(each) is not None for each in ends)
 
     def connect(
         self, name: str, join: Join, publishes: tuple[Publish, ...] = (), *, reserved: bool = False
@@ -277,22 +281,29 @@ class Engine:
         with self.execution().begin(exclusive=True) as execution:
             execution.check_owner()
             seen = see_host(self.kernel)
+            promised = [pool for pool in self.store.requests.pools() if pool not in request.subnets]
+            seen = seen.replace(taken=(*seen.taken, *promised))
             execution.carry_out(lambda: plan_create_network(request, network_id, seen, self.store.networks()))
             return self.network(request.name)
 
     def network_like(self, request: NetworkRequest) -> Network:
-        """The network of a name, made if there is none. Raises as :meth:`create_network`.
+        """The network of a request's id, or else name, made if there is none. Raises as :meth:`create_network`.
 
-        ConflictError if it is not what the request says; what the request leaves open may be anything.
+        ConflictError if it is not what the request says; what the request leaves open may be anything. A transient one
+        that nobody is on makes room.
         """
-        if self._finished_network(request.name) is None:
+        key = request.id or request.name
+        if self._finished_network(key) is None:
             try:
                 return self.create_network(request)
             except ConflictError:
-                if self.store.network(request.name) is None:  # else another process was faster, which is fine
+                if self.store.network(key) is None:  # else another process was faster, which is fine
                     raise
-        network = self.network(request.name)
+        network = self.network(key)
         if differences := differences_of(network, request):
+            if network.transient and not self.store.endpoints_on(network.name):
+                self.remove_idle_networks((network,))
+                return self.create_network(request)
             raise ConflictError(
                 f"network {request.name}: is not what is asked for: {'; '.join(differences)}",
                 hint=f"has its configuration changed? 'vethwork network rm {request.name}' makes room, once nobody is on it",
