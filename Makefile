@@ -3,22 +3,25 @@
 # make check    formatting, lint, types, laws and unit tests: no root needed
 # make kernel   the tests against the real kernel, each in namespaces of its own (root)
 # make fault    the tests that kill the engine at every step (root)
+# make conformance  the tests with the real container runtimes, installed by apt (root)
 # make format   rewrite the sources the way `make check` wants them
 # make clean    remove what was installed and built here
 
 PYTHON ?= python3
 export PYTHON
 BIN := .venv/bin
+CNI_TOOLS := containerd:containerd ctr:containerd runc:runc busybox:busybox-static podman:podman \
+	/usr/lib/cni/loopback:containernetworking-plugins
 KERNEL_TOOLS := ip:iproute2 nft:nftables ping:iputils-ping conntrack:conntrack curl:curl
 
 # One after the other also under make -j: the cheap ones first.
 .NOTPARALLEL:
-.PHONY: demo test check kernel fault format clean
+.PHONY: demo test check kernel fault conformance format clean
 
 demo: .venv/.installed
 	$(BIN)/vethwork demo
 
-test: check kernel fault
+test: check kernel fault conformance
 
 check: .venv/.installed-dev
 	$(BIN)/ruff format --check
@@ -33,6 +36,10 @@ kernel: .venv/.installed-dev
 fault: .venv/.installed-dev
 	tools/need $(KERNEL_TOOLS)
 	$(BIN)/pytest tests/fault
+
+conformance: .venv/.installed-dev
+	tools/need $(KERNEL_TOOLS) $(CNI_TOOLS)
+	$(BIN)/pytest tests/conformance
 
 format: .venv/.installed-dev
 	$(BIN)/ruff format

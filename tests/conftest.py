@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 HERE = Path(__file__).parent
-NEED_ROOT = ("kernel", "fault")
+NEED_ROOT = ("kernel", "fault", "conformance")
 MARK = f"VETHWORK_TEST_SESSION={os.getpid()}-{time.monotonic_ns()}"
 OPTION = re.compile(r"\bCONFIG_[A-Z0-9_]+")
 DEADLINE = 2.0
