@@ -92,9 +92,10 @@ def test_a_port_of_the_loopback_address_is_out_of_the_wires_reach(lab: Lab) -> N
     with box.tap() as inside, lab.neighbour.tap() as wire:
         wire.send(theirs, ours, frames.tcp_syn(lab.neighbour.v4, 40001, "127.0.0.1", 8085))
         wire.send(theirs, ours, frames.tcp_syn("127.0.0.1", 40002, "127.0.0.1", 8085))
-        wire.send(theirs, ours, frames.tcp_syn(lab.neighbour.v4, 40003, lab.host.v4, 8086))
-        came = inside.until(lambda frame: frame.to_port == 86)
-    assert [frame.to_port for frame in came if frame.protocol == "tcp"] == [86]
+        wire.send(theirs, ours, frames.tcp_syn(lab.neighbour.v4, 40003, "127.0.0.1", 8086))
+        wire.send(theirs, ours, frames.tcp_syn(lab.neighbour.v4, 40004, lab.host.v4, 8086))
+        came = inside.until(lambda frame: frame.source_port == 40004)
+    assert [(frame.source_port, frame.to_port) for frame in came if frame.protocol == "tcp"] == [(40004, 86)]
 
 
 @BOTH
@@ -325,6 +326,18 @@ def test_router_advertisements_die_at_the_port(lab: Lab, network: str) -> None:
     for machine in (victim, lab.host):
         assert "2001:db8:66:" not in machine.run(["ip", "-6", "address"]).stdout
         assert "fe80::bad" not in machine.run(["ip", "-6", "route"]).stdout
+
+
+def test_a_port_of_our_bridge_that_is_nobodys_is_mute(lab: Lab) -> None:
+    """Between the making of a link and the batch that opens it, and after the batch that closes it."""
+    box = settle(lab, "nobody", "blue")
+    gateway = gateway_of(lab, "blue")
+    end = with_engine(lab, lambda engine: engine.inspect("nobody").endpoints[0].host_ifname)
+    assert box.ping(gateway)
+    lab.host.run(["nft", "delete", "element", "bridge", "vethwork", "ports", f'{{ "{end}" }}'])
+    assert not box.ping(gateway, timeout=LONG_ENOUGH)
+    lab.host.run(["nft", "add", "element", "bridge", "vethwork", "ports", f'{{ "{end}" }}'])
+    assert box.ping(gateway)
 
 
 # What comes from callers.
