@@ -17,6 +17,7 @@ CATCHES_ALL = {
     "frontends/cli/main.py: run": "the outermost boundary: what nobody foresaw becomes a report, not a traceback",
     "frontends/cni/main.py: run": "the outermost boundary: what nobody foresaw becomes a CNI error",
     "frontends/netavark/main.py: run": "the outermost boundary: Podman can read nothing but an error of the protocol",
+    "frontends/oci/main.py: run": "the outermost boundary: a runtime shows people the line that it gets, not a traceback",
     "kernel/netns.py: _in_thread.run": "carries whatever it is over to the caller's thread",
     "kernel/supervise.py: _become_supervisor": "the outermost boundary of a process that nobody waits for: goes to its log",
     "testing/processes.py: _answer": "carries whatever it is over to the parent process",
