@@ -98,7 +98,7 @@ def _restore_endpoint(engine: Engine, execution: Execution, endpoint: Endpoint) 
     door = engine.kernel.door("")
     bridge, link = door.link(network.device), door.link(endpoint.host_ifname)
     steps: tuple[Step, ...] = ()
-    if link is None and engine.lives(seen.container):
+    if link is None and not seen.container.handed and engine.lives(seen.container):
         steps = plan_reattach(seen, endpoint, network)
     elif link is not None and bridge is not None and link.master != bridge.index:
         steps = (rejoin_step(endpoint, network),)
@@ -108,7 +108,7 @@ def _restore_endpoint(engine: Engine, execution: Execution, endpoint: Endpoint) 
     try:
         execution.carry_out(lambda: Plan("restore network", network.name, steps))
     except VethworkError as error:
-        return (f"{what}, and could not be restored: {error}",)
+        return (f"{what}, and could not be restored (does 'vethwork gc' find something in its way?): {error}",)
     return (what,)
 
 

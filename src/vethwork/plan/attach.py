@@ -15,7 +15,7 @@ from vethwork.model.names import IfName
 from vethwork.model.network import Network
 from vethwork.model.plan import Plan
 from vethwork.model.snapshot import AttachSeen, ContainerSeen, NetworkSeen
-from vethwork.model.steps import ChangeElements, DeleteLink
+from vethwork.model.steps import ChangeElements
 from vethwork.plan.addresses import check_static
 from vethwork.plan.elements import endpoint_elements
 from vethwork.plan.links import bridge_steps, check_ends, check_way, default_routes, link_steps, route_steps
@@ -66,6 +66,11 @@ def plan_connect(
     container = seen.container
     if container.mode == "host" or container.mode.startswith(("container:", "ns:")):
         raise RequestError(f"connect {container.name}: --net {container.mode} is not a namespace of its own")
+    if container.handed:
+        raise RequestError(
+            f"connect {container.name}: its interfaces are made for {container.owner}, which configures them",
+            hint=f"ask {container.owner} for it",
+        )
     for endpoint in seen.endpoints:
         if join.ifname == endpoint.ifname:
             raise ConflictError(
@@ -94,8 +99,7 @@ def plan_reattach(seen: ContainerSeen, endpoint: Endpoint, network: Network) -> 
     netns, others = seen.container.netns, [each for each in seen.endpoints if each != endpoint]
     lost = [step for step in default_routes(netns, seen.endpoints) if step.ifname == endpoint.ifname]
     ways = [step for step in route_steps(netns, endpoint, tuple(others)) if step not in lost]
-    left = DeleteLink(netns, endpoint.ifname)  # where somebody has renamed the host's end
-    return (left, *bridge_steps(seen.container, endpoint, network), *lost, *ways)
+    return (*bridge_steps(seen.container, endpoint, network), *lost, *ways)
 
 
 def _opening(
@@ -107,9 +111,7 @@ def _opening(
     return _opening_steps(elements + port_elements(publications, endpoints), publications)
 
 
-def _opening_steps(
-    elements: tuple[Element, ...], publications: tuple[Publication, ...]
-) -> tuple[Step, ...]:
+def _opening_steps(elements: tuple[Element, ...], publications: tuple[Publication, ...]) -> tuple[Step, ...]:
     return (*((ChangeElements((), elements),) if elements else ()), *forget_stale(publications))
 
 
@@ -123,13 +125,16 @@ def _join_all(
     steps: tuple[Step, ...] = ()
     for join, network in zip(joins, networks, strict=True):
         endpoint = _endpoint(container, join, network, (*have, *endpoints))
-        steps += link_steps(container, endpoint, network, (*have, *endpoints))
+        if not container.handed:
+            steps += link_steps(container, endpoint, network, (*have, *endpoints))
         endpoints += (endpoint,)
     return endpoints, steps
 
 
 def _endpoint(container: Container, join: Join, seen: NetworkSeen, have: tuple[Endpoint, ...]) -> Endpoint:
     network = seen.network
+    if container.handed and network.driver != "bridge":
+        raise RequestError(f"join {network.name}: only a bridge has links that somebody else can move")
     check_ends(seen)
     for way in join.ways:
         check_way(f"join {network.name}", way)
@@ -148,7 +153,7 @@ def _endpoint(container: Container, join: Join, seen: NetworkSeen, have: tuple[E
         id=endpoint_id,
         container=container.name,
         network=network.name,
-        ifname=join.ifname or _free_ifname(have),
+        ifname=join.ifname or (IfName(f"vwi{endpoint_id}") if container.handed else _free_ifname(have)),
         host_ifname=host_ifname,
         mac=_mac(join, seen, addresses, endpoint_id),
         addresses=addresses,
@@ -188,8 +193,7 @@ def _addresses(join: Join, seen: NetworkSeen) -> tuple[Interface, ...]:
     for subnet, free in zip(network.subnets, seen.free, strict=True):
         if subnet in asked:
             found += [
-                check_static(network.name, subnet, address, holders.get(address, ""))
-                for address in asked[subnet]
+                check_static(network, subnet, address, holders.get(address, "")) for address in asked[subnet]
             ]
         elif free is not None:
             found.append(Interface(free, subnet.prefix.length))

@@ -1,0 +1,300 @@
+"""Somebody deletes what is ours: a namespace, a link, a bridge, the ruleset; at rest and in the middle of an attach."""
+
+from __future__ import annotations
+
+import os
+import signal
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.fault.world import RUN, World, bare_netns, in_world, our_links, pins, request, run, sql
+from vethwork import upkeep
+from vethwork.errors import BadNamespace, ConflictError, VethworkError
+from vethwork.kernel import libc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+OLD = "vw-3c6ef372fe94"
+SETTLED = "vw736574746c00"
+PIN = f"{RUN}/netns/736574746c65"
+
+
+def flush_table() -> None:
+    """Every rule goes; sets and their elements stay."""
+    for family in ("inet", "bridge"):
+        run(f"nft flush table {family} vethwork")
+
+
+RULES: dict[str, Callable[[], object]] = {
+    "flush ruleset": lambda: run("nft flush ruleset"),
+    "delete table inet": lambda: run("nft delete table inet vethwork"),
+    "delete table bridge": lambda: run("nft delete table bridge vethwork"),
+    "flush table": flush_table,
+    "delete the port": lambda: run("nft delete element inet vethwork port4 { tcp . 8080 }"),
+    "delete the speaker": lambda: run(f'nft delete element bridge vethwork ports {{ "{SETTLED}" }}'),
+    "delete the bridge's element": lambda: run(f'nft delete element inet vethwork bridges {{ "{OLD}" }}'),
+    "flush a chain": lambda: run("nft flush chain inet vethwork publish"),
+}
+LINKS: dict[str, Callable[[], object]] = {
+    "delete the bridge": lambda: run(f"ip link del {OLD}"),
+    "delete the host's end": lambda: run(f"ip link del {SETTLED}"),
+    "delete the container's end": lambda: run(f"nsenter --net={PIN} ip link del eth0"),
+    "rename the host's end": lambda: rename("", SETTLED, "stolen"),
+    "take the host's end out of the bridge": lambda: run(f"ip link set {SETTLED} nomaster"),
+}
+
+
+def rename(netns: str, old: str, new: str) -> None:
+    """Rename a link, as only one that is down can be everywhere."""
+    enter = f"nsenter --net={netns} " if netns else ""
+    for change in (f"{old} down", f"{old} name {new}", f"{new} up"):
+        run(f"{enter}ip link set {change}")
+
+
+@pytest.mark.parametrize("name", RULES | LINKS)
+def test_restore_brings_back_what_somebody_deleted(name: str) -> None:
+    def scenario(world: World) -> None:
+        world.settle()
+        before = world.seen()
+        (RULES | LINKS)[name]()
+        with world.engine() as engine:
+            if "rename" in name:  # what bears a wrong name stands in the way
+                upkeep.collect_garbage(engine)
+            assert upkeep.restore(engine), "restore saw nothing to do"
+        assert not world.seen().against(before)
+        world.assert_settled()
+        with world.engine() as engine:
+            assert not upkeep.restore(engine), "restore does it again"
+
+    in_world(scenario)
+
+
+@pytest.mark.parametrize(
+    "name", ["flush ruleset", "delete table inet", "delete table bridge", "delete the bridge"]
+)
+def test_the_next_attach_brings_back_what_it_finds_missing(name: str) -> None:
+    def scenario(world: World) -> None:
+        world.settle()
+        with world.engine() as engine:
+            engine.attach(request("x", "81:80", nets=("old",), ip="10.9.0.9"))
+        before = world.seen()
+        with world.engine() as engine:
+            engine.detach("x")
+        sql("DELETE FROM cursors")
+        (RULES | LINKS)[name]()
+        with world.engine() as engine:
+            engine.attach(request("x", "81:80", nets=("old",), ip="10.9.0.9"))
+        assert not world.seen().against(before)
+        world.assert_settled()
+
+    in_world(scenario)
+
+
+@pytest.mark.parametrize("name", RULES | LINKS)
+def test_detach_and_gc_leave_nothing_whatever_was_deleted(name: str) -> None:
+    def scenario(world: World) -> None:
+        world.settle()
+        (RULES | LINKS)[name]()
+        with world.engine() as engine:
+            assert engine.detach("settled")
+            assert not engine.detach("settled")
+            engine.remove_network("old")
+            upkeep.collect_garbage(engine)
+            assert not upkeep.collect_garbage(engine), "gc does it again"
+        assert not our_links()
+        assert not list(pins())
+        left = world.seen().mentions("10.9.0", "8080", OLD, SETTLED)
+        assert not left, left
+
+    in_world(scenario)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rules_deleted_at_every_milestone_of_an_attach(name: str) -> None:
+    """It works, or is refused and leaves nothing; then a restore puts right what is left to be put right."""
+
+    def scenario(world: World) -> None:
+        world.settle()
+        with world.engine() as engine:
+            engine.attach(request("x", "81:80", nets=("old",), ip="10.9.0.9"))
+        attached = world.seen()
+        for at in count():
+            with world.engine() as engine:
+                engine.detach("x")
+            sql("DELETE FROM cursors")
+            reached = disturb(world, at, RULES[name])
+            with world.engine() as engine:
+                upkeep.restore(engine)
+            difference = world.seen().against(attached)
+            assert not difference, f"deleted at {at}:\n{difference}"
+            world.assert_settled()
+            if not reached:
+                break
+
+    in_world(scenario)
+
+
+def disturb(world: World, at: int, disturbance: Callable[[], object]) -> bool:
+    """Attach while somebody does something at a milestone; gives whether there was such a milestone."""
+    reached = False
+    seen = 0
+
+    def watch(_: object) -> None:
+        nonlocal reached, seen
+        if seen == at:
+            reached = True
+            disturbance()
+        seen += 1
+
+    with world.engine(watch=watch) as engine:
+        engine.attach(request("x", "81:80", nets=("old",), ip="10.9.0.9"))
+    return reached
+
+
+NEW_PIN = f"{RUN}/netns/{b'x'.hex().ljust(12, '0')}"
+NEW_LINK = f"vw{b'x'.hex().ljust(12, '0')}"
+GONE: dict[str, Callable[[], object]] = {
+    "the bridge": lambda: run(f"ip link del {OLD}"),
+    "the link": lambda: run(f"ip link del {NEW_LINK}", check=False),
+    "the container's end": lambda: run(f"nsenter --net={NEW_PIN} ip link del eth0", check=False),
+    "the pin": lambda: run(f"umount -l {NEW_PIN}", check=False),
+    "the pin and its file": lambda: run(f"umount -l {NEW_PIN}", check=False) + run(f"rm -f {NEW_PIN}"),
+}
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_things_deleted_at_every_milestone_of_an_attach(name: str) -> None:
+    """It is refused and leaves nothing, or it is on record; then detach leaves nothing."""
+
+    def scenario(world: World) -> None:
+        world.settle()
+        before = world.seen()
+        for at in count():
+            reached, refused = False, False
+            try:
+                reached = disturb(world, at, GONE[name])
+            except VethworkError:
+                reached = refused = True
+            with world.engine() as engine:
+                upkeep.restore(engine)
+                if refused:
+                    assert engine.store.container("x") is None
+                engine.detach("x")
+            difference = world.seen().against(before)
+            assert not difference, f"deleted at {at}:\n{difference}"
+            world.assert_settled()
+            if not reached:
+                break
+
+    in_world(scenario)
+
+
+def test_a_process_that_died_takes_its_namespace_with_it() -> None:
+    def scenario(world: World) -> None:
+        world.settle()
+        before = world.seen()
+        pid = sleeper()
+        with world.engine() as engine:
+            engine.attach(request("x", "81:80", nets=("old",), ip="10.9.0.9", netns=f"/proc/{pid}/ns/net"))
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            with pytest.raises(BadNamespace):
+                engine.attach(request("y", nets=("old",), netns=f"/proc/{pid}/ns/net"))
+            assert upkeep.collect_garbage(engine)
+            assert engine.store.container("x") is None
+        assert not world.seen().against(before)
+        again = sleeper()
+        with world.engine() as engine:
+            engine.attach(request("x", "81:80", nets=("old",), netns=f"/proc/{again}/ns/net"))
+            os.kill(again, signal.SIGKILL)
+            os.waitpid(again, 0)
+            assert engine.detach("x")
+        assert not world.seen().against(before)
+        world.assert_settled()
+
+    in_world(scenario)
+
+
+def sleeper() -> int:
+    """A process in a network namespace of its own."""
+    ready, done = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        libc.unshare(libc.CLONE_NEWNET)
+        os.write(done, b"x")
+        while True:
+            signal.pause()
+    os.read(ready, 1)
+    return pid
+
+
+@pytest.mark.parametrize("what", ["unmounted", "unmounted and deleted", "another file is there"])
+def test_a_pin_that_somebody_took_away(what: str) -> None:
+    def scenario(world: World) -> None:
+        world.settle()
+        before = world.seen()
+        with world.engine() as engine:
+            engine.attach(request("x", "81:80", nets=("old",), ip="10.9.0.9"))
+            netns = engine.inspect("x").container.netns
+            run(f"umount {netns}")
+            if what != "unmounted":
+                os.unlink(netns)
+            if what == "another file is there":
+                with open(netns, "w") as file:
+                    file.write("hello")
+            upkeep.restore(engine)
+            with pytest.raises((BadNamespace, ConflictError)):
+                engine.attach(request("y", nets=("container:x",)))
+            upkeep.collect_garbage(engine)
+            assert engine.store.container("x") is None
+        assert not world.seen().against(before)
+        world.assert_settled()
+
+    in_world(scenario)
+
+
+def test_a_container_that_lives_is_not_taken_for_gone_when_descriptors_run_out() -> None:
+    def scenario(world: World) -> None:
+        import resource
+
+        world.settle()
+        before = world.seen()
+        with world.engine() as engine:
+            engine.networks()
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            used = len(os.listdir("/proc/self/fd"))
+            for spare in range(8):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (used + spare, hard))
+                try:
+                    upkeep.collect_garbage(engine)
+                except (VethworkError, OSError):
+                    continue
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert not world.seen().against(before)
+        world.assert_settled()
+
+    in_world(scenario)
+
+
+def test_what_is_not_ours_is_not_touched() -> None:
+    """Links of others, also where they bear our names; tables of others; pins elsewhere."""
+
+    def scenario(world: World) -> None:
+        world.settle()
+        path = bare_netns("theirs")
+        run("ip link add vw-theirs type bridge")
+        run("nft add table inet theirs")
+        run("ip link add vw000000000001 type veth peer name other")
+        before = world.seen()
+        with world.engine() as engine:
+            upkeep.collect_garbage(engine)
+            upkeep.restore(engine)
+        assert not world.seen().against(before)
+        assert "theirs" in run("nft list tables")
+        assert os.path.exists(path)
+
+    in_world(scenario)
