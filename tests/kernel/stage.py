@@ -13,6 +13,7 @@ import time
 from contextlib import redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING, NamedTuple
 
+from vethwork.engine import Engine
 from vethwork.frontends.cli.main import run
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Stage:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.host = lab.host
+        self._serving: set[tuple[str, str, int]] = set()
+        self._made = 0
 
     # To say.
 
@@ -110,16 +113,42 @@ class Stage:
 
     def attach(self, name: str, *options: str) -> Machine:
         """Make a bare namespace a container."""
-        machine = self.lab.container(name)
+        machine = self.bare(name)
         self.do("attach", name, "--netns", machine.path, *options)
+        return machine
+
+    def bare(self, name: str) -> Machine:
+        """A namespace for a container, also where an earlier one of the lab had the name."""
+        self._made += 1
+        machine = self.lab.container(f"{name}-{self._made}")
+        machine.name = name
         return machine
 
     def settle(self, name: str, *options: str, port: int = 80) -> Machine:
         """The same, with servers on a port of it, tcp and udp."""
         machine = self.attach(name, *options)
-        machine.serve_http(port)
-        machine.serve_udp_echo(port)
+        for protocol in ("tcp", "udp"):
+            self.serve(machine, port, protocol)
         return machine
+
+    def serve(self, machine: Machine, port: int, protocol: str) -> None:
+        """Answer on a port of a machine, until the lab ends."""
+        if (machine.path, protocol, port) not in self._serving:
+            self._serving.add((machine.path, protocol, port))
+            (machine.serve_http if protocol == "tcp" else machine.serve_udp_echo)(port)
+
+    def clear(self, keep: str = "") -> None:
+        """Detach every container, or every one but one, and close its ports."""
+
+        def on_host() -> None:
+            with Engine() as engine:
+                for container in engine.containers():
+                    if container.name != keep:
+                        engine.detach(container.name)
+                for publication in engine.inspect(keep).publications if keep else ():
+                    engine.unpublish(keep, publication.publish)
+
+        self.host.call(on_host)
 
     # To look.
 
