@@ -68,13 +68,11 @@ def _device(asked: Fields, used: Fields, options: Fields, *, managed: bool) -> s
     if given:
         if managed and given in taken:
             raise ConflictError(f"bridge name {given} already in use")
-        return IfName.parse(given)
+        return str(IfName.parse(given))
     if not managed:
         raise RequestError("in unmanaged mode, the bridge must be named by network_interface")
-    base = options.text("default_interface_name") or "podman"
-    return next(
-        name for name in (IfName.parse(f"{base}{n}") for n in range(len(taken) + 1)) if name not in taken
-    )
+    base = IfName.parse(options.text("default_interface_name") or "podman")
+    return next(name for name in (f"{base}{n}" for n in range(len(taken) + 1)) if name not in taken)
 
 
 def _subnets(asked: Fields, used: Fields, options: Fields, *, wants_some: bool) -> list[dict[str, Any]]:

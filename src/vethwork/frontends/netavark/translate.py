@@ -54,7 +54,7 @@ def parse_setup(document: Fields, dns_port: int) -> Document:
     infos = dict(document.named("network_info"))
     wanted = []
     for name, options in document.named("networks"):
-        if name not in infos:
+        if name not in infos or not infos[name].data():
             raise RequestError(f"network {name!r:.80}: is not described in network_info")
         wanted.append(_parse_wanted(name, options, infos[name], dns_port))
     ifnames = [each.join.ifname for each in wanted]
@@ -98,10 +98,12 @@ def _digest(text: str) -> str:
 
 def _parse_wanted(name: str, options: Fields, info: Fields, dns_port: int) -> Wanted:
     request = parse_network(name, info, dns_port)
-    drivers = info.section("ipam_options").text("driver")
     addresses = tuple([Address.parse(each) for each in options.texts("static_ips")])
-    if not addresses and drivers != "none":
+    if not addresses and info.section("ipam_options").text("driver") != "none":
         raise RequestError(f"network {name}: no static ips provided")
+    for address in addresses:
+        if not any(address in subnet.prefix for subnet in request.settled or ()):
+            raise RequestError(f"network {name}: {address} lies in none of its subnets")
     words = info.words("options") | options.words("options")
     metric = _number(name, words, "metric", 1 << 32)
     join = Join(
