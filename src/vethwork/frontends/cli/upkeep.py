@@ -7,6 +7,7 @@ import click
 from vethwork import __version__, upkeep
 from vethwork.doctor import PROBLEM, examine
 from vethwork.frontends.cli import options, show
+from vethwork.frontends.cli.demo import demo
 
 
 @click.command()
@@ -66,4 +67,4 @@ def doctor(as_json: bool) -> int:
     return int(any(each.level == PROBLEM for each in findings))
 
 
-UPKEEP_COMMANDS = (gc, restore, doctor, version)
+UPKEEP_COMMANDS = (gc, restore, doctor, demo, version)
