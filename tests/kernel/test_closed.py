@@ -186,16 +186,22 @@ def test_an_isolated_network_is_not_heard_by_the_host(lab: Lab, version: int) ->
     device, mac = bridge_of(lab, "island")
     mine = str(castaway.mac())
     wire_address = address(lab.host, version)
-    with castaway.tap() as own, friday.tap() as other, lab.neighbour.tap() as wire:
+    listener = lab.host.inside(lambda: _udp_listener("0.0.0.0" if version == 4 else "::", 4000))
+    with listener, castaway.tap() as own, friday.tap() as other, lab.neighbour.tap() as wire:
         for target in (wire_address, address(lab.neighbour, version)):
             own.send(mac, mine, frames.ping(address(castaway, version), target))
-            own.send(mac, mine, frames.udp(address(castaway, version), 4000, target, 4000))
+            own.send(
+                mac, mine, frames.udp(address(castaway, version), 4000, target, 4000, b"from the island")
+            )
         own.send(
             str(friday.mac()), mine, frames.udp(address(castaway, version), 4000, address(friday, version), 9)
         )
         other.wait_for(lambda frame: frame.to_port == 9)
         lab.host.ping(address(lab.neighbour, version))
         heard = wire.until(lambda frame: frame.source == wire_address)
+        with lab.neighbour.inside(lambda: _udp_socket(version)) as sender:
+            sender.sendto(b"from the wire", (wire_address, 4000))
+        assert listener.recv(100) == b"from the wire"
     assert address(castaway, version) not in {frame.source for frame in heard}
     said = lab.host.run(["ip", "-j", "address", "show", "dev", device]).stdout
     assert '"local"' not in said  # not even a link-local address
@@ -244,12 +250,12 @@ def test_the_hosts_loopback_is_out_of_a_containers_reach(lab: Lab, web: Machine)
         loopback.close()
 
 
-def _udp_socket() -> socket.socket:
-    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+def _udp_socket(version: int = 4) -> socket.socket:
+    return socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
 
 
 def _udp_listener(bind: str, port: int) -> socket.socket:
-    made = _udp_socket()
+    made = _udp_socket(6 if ":" in bind else 4)
     made.bind((bind, port))
     made.settimeout(5)
     return made
