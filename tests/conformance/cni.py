@@ -16,9 +16,12 @@ from vethwork.testing.machine import SOURCE
 if TYPE_CHECKING:
     from pathlib import Path
 
-LAUNCHER = f"""#!{sys.executable} -IS
-import sys
-sys.path.insert(0, {SOURCE!r})
+    from vethwork.testing.machine import Machine
+
+LAUNCHER = """#!{python} -IS
+import os, sys
+os.environ.update({environ!r})
+sys.path.insert(0, {source!r})
 from vethwork.frontends.cni.main import main
 main()
 """
@@ -46,11 +49,14 @@ def conflist(
     return {"cniVersion": version, "name": name, "plugins": [plugin | more]}
 
 
-def install(binaries: Path, configurations: Path, *lists: dict[str, Any]) -> None:
-    """Put the launcher and configurations in their places."""
+def install(host: Machine, binaries: Path, configurations: Path, *lists: dict[str, Any]) -> None:
+    """Put the launcher and configurations in their places.
+
+    The launcher says itself where the records of this host are: what a runtime does late, it may do without its environment.
+    """
     binaries.mkdir(parents=True, exist_ok=True)
     launcher = binaries / "vethwork-cni"
-    launcher.write_text(LAUNCHER)
+    launcher.write_text(LAUNCHER.format(python=sys.executable, environ=host.environment, source=SOURCE))
     launcher.chmod(0o755)
     configurations.mkdir(parents=True, exist_ok=True)
     for place, each in enumerate(lists):

@@ -121,9 +121,9 @@ def containerd(tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], s
             cover(path, scratch / path.strip("/"))
             stack.callback(uncover, path)
         shutil.rmtree("/etc/cni", ignore_errors=True)
-        install(Path("/opt/cni/bin"), Path("/etc/cni/net.d"), conflist(subnets=(SUBNET4, SUBNET6)))
-        shutil.copy("/usr/lib/cni/loopback", "/opt/cni/bin")
         lab = stack.enter_context(Lab())
+        install(lab.host, Path("/opt/cni/bin"), Path("/etc/cni/net.d"), conflist(subnets=(SUBNET4, SUBNET6)))
+        shutil.copy("/usr/lib/cni/loopback", "/opt/cni/bin")
         yield Containerd(lab, scratch, tool("busybox"))
 
 
