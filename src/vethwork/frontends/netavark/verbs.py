@@ -89,6 +89,7 @@ def _join(
     engine: Engine, asked: Document, netns: NetnsPath, have: ContainerSeen | None, warn: Warn
 ) -> dict[str, Endpoint]:
     """Put a container on the networks it asks for; gives its endpoints by Podman's names of the networks."""
+    name = have.container.name if have is not None else _free_name(engine, asked)
     networks = [_ensure(engine, each.request) for each in asked.wanted]
     joins = tuple(
         [
@@ -98,7 +99,6 @@ def _join(
     )
     if have is None:
         publishes = _publishable(asked.publishes, networks, warn)
-        name = _free_name(engine, asked)
         mode = Mode("network", joins[0].network)
         request = AttachRequest(
             asked.container_id, name, mode, joins, publishes, netns, owner=OWNER, reserved=True
