@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from vethwork.model.steps import Step
 
 
+MENDS = 8
+"""How often a change is tried again on a ruleset that was brought back: whoever flushed it may do so in a loop."""
+
+
 class Kernel:
     """The kernel as seen from one host namespace. A context manager; not for use by two threads at once."""
 
@@ -36,7 +40,7 @@ class Kernel:
         self._nft: NftSocket | None = None
         self._waiting: RouteDoor | None = None
         self.mend: Callable[[], None] | None = None
-        """Called when the ruleset turns out to be missing; then the change is tried once more."""
+        """Called when the ruleset turns out to be missing; then the change is tried again."""
 
     def __enter__(self) -> Self:
         return self
@@ -169,13 +173,13 @@ def _delete_route(kernel: Kernel, step: do.DeleteRoute) -> None:
 
 def _change_elements(kernel: Kernel, step: do.ChangeElements) -> None:
     kernel.flush()
-    try:
-        kernel.nft.change(step.deletes, step.adds)
-    except RulesetMissing:
-        if kernel.mend is None:
-            raise
-        kernel.mend()
-        kernel.nft.change(step.deletes, step.adds)
+    for left in range(MENDS, -1, -1):
+        try:
+            return kernel.nft.change(step.deletes, step.adds)
+        except RulesetMissing:
+            if kernel.mend is None or not left:
+                raise
+            kernel.mend()
 
 
 def _set_sysctl(kernel: Kernel, step: do.SetSysctl) -> None:
