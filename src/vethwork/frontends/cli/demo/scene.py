@@ -100,14 +100,14 @@ class Scene:
             raise Broken
         return said
 
-    def refused(self, line: str) -> None:
-        """Give one command that must be refused, and show what it says."""
+    def refused(self, line: str, because: str) -> None:
+        """Give one command that must be refused, for a reason that it must name."""
         status, said = self._run(line, "")
         message = said.partition("\n")[0].removeprefix("vethwork: ")
-        if status:
+        if status and because in message:
             self.proof(True, f"refused: {message}", "", refused=True)
         else:
-            self.proof(False, "refused", "it was not")
+            self.proof(False, f"is refused: {because}", message or "it was not")
 
     def _run(self, line: Sequence[str] | str, at: str) -> tuple[int, str]:
         self._signals.check()

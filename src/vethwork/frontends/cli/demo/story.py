@@ -53,7 +53,7 @@ def _cable(scene: Scene) -> None:
     scene.show_interfaces("ada", "bob")
     scene.pings("ada", "bob")
     scene.pings("bob", "ada")
-    scene.refused(f"run -d --name eve --net cable {SLEEP}")
+    scene.refused(f"run -d --name eve --net cable {SLEEP}", "ada and bob hold them")
 
 
 def _switch(scene: Scene) -> None:
@@ -138,7 +138,7 @@ def _ports(scene: Scene) -> None:
     scene.machine("neighbour").add_route(subnet, host)
     scene.fetches("neighbour", web)
     scene.fetches("neighbour", host, 9090)
-    scene.refused(f"run -d --name mallory -p 8080:80 {SLEEP}")
+    scene.refused(f"run -d --name mallory -p 8080:80 {SLEEP}", "container web")
 
 
 def _more_ports(scene: Scene, host: str) -> None:
