@@ -12,6 +12,8 @@ export PYTHON
 BIN := .venv/bin
 CNI_TOOLS := containerd:containerd ctr:containerd runc:runc busybox:busybox-static podman:podman \
 	/usr/lib/cni/loopback:containernetworking-plugins
+NETAVARK_TOOLS := podman:podman runc:runc busybox:busybox-static /usr/lib/podman/aardvark-dns:aardvark-dns
+DOCKER_TOOLS := dockerd:docker.io busybox:busybox-static
 KERNEL_TOOLS := ip:iproute2 nft:nftables ping:iputils-ping conntrack:conntrack curl:curl
 
 # One after the other also under make -j: the cheap ones first.
@@ -38,7 +40,7 @@ fault: .venv/.installed-dev
 	$(BIN)/pytest tests/fault
 
 conformance: .venv/.installed-dev
-	tools/need $(KERNEL_TOOLS) $(CNI_TOOLS)
+	tools/need $(KERNEL_TOOLS) $(CNI_TOOLS) $(NETAVARK_TOOLS) $(DOCKER_TOOLS)
 	$(BIN)/pytest tests/conformance
 
 format: .venv/.installed-dev
@@ -49,11 +51,11 @@ format: .venv/.installed-dev
 .venv/.installed: pyproject.toml
 	tools/need ensurepip:python3-venv
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable .
+	$(BIN)/pip install --quiet --editable '.[serve]'
 	touch $@
 
 .venv/.installed-dev: .venv/.installed
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --editable '.[dev,serve]'
 	touch $@
 
 clean:

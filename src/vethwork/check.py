@@ -7,6 +7,7 @@ be there.
 from __future__ import annotations
 
 from vethwork.errors import BadNamespace
+from vethwork.handover import is_awaited
 from vethwork.model.address import Interface, Mac
 from vethwork.model.record import Record
 from vethwork.plan.elements import endpoint_elements, network_elements, publication_elements
@@ -70,7 +71,10 @@ def check(engine: Engine, name: str, ifname: str = "") -> tuple[str, ...]:
     for endpoint in seen.endpoints:
         if ifname in ("", endpoint.ifname):
             network = networks[endpoint.network]
-            wrong += _wrong_links(engine, seen.container.netns, endpoint, network)
+            if not seen.container.handed:
+                wrong += _wrong_links(engine, seen.container.netns, endpoint, network)
+            elif not is_awaited(seen.container):
+                wrong += _wrong_host_end(engine, endpoint, network)
             wanted += _wanted(seen, endpoint, network)
     return (*wrong, *_missing(engine, wanted))
 
@@ -100,6 +104,18 @@ def _wrong_links(engine: Engine, netns: str, endpoint: Endpoint, network: Networ
     if lost:
         wrong.append(f"interface {endpoint.ifname} has not the address {', '.join(lost)}")
     return wrong
+
+
+def _wrong_host_end(engine: Engine, endpoint: Endpoint, network: Network) -> list[str]:
+    """What is wrong with a link whose inner end is somebody else's to configure."""
+    bridge = engine.kernel.door("").link(network.device)
+    outer = engine.kernel.door("").link(endpoint.host_ifname)
+    if bridge is None:
+        return [f"bridge {network.device} is gone"]
+    if outer is None:
+        return [f"host end {endpoint.host_ifname} is gone"]
+    inside = outer.master == bridge.index
+    return [] if inside else [f"host end {endpoint.host_ifname} is not in bridge {network.device}"]
 
 
 def _wanted(seen: ContainerSeen, endpoint: Endpoint, network: Network) -> tuple[Element, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from vethwork.errors import VethworkError
 from vethwork.execution import mark_of
+from vethwork.handover import is_awaited
 from vethwork.kernel import sysctl
 from vethwork.kernel.observe import see_host
 from vethwork.model.record import Record
@@ -169,7 +170,7 @@ def _containers(engine: Engine, _: HostSeen) -> Iterator[Finding]:
             for endpoint in engine.store.endpoints_of(container.name)
             if endpoint.host_ifname
         ]
-        missing = [ifname for ifname in ends if door.link(ifname) is None]
+        missing = [ifname for ifname in ends if not is_awaited(container) and door.link(ifname) is None]
         if not engine.lives(container):
             yield Finding(PROBLEM, subject, f"its namespace {container.netns} is gone", "vethwork gc")
         elif missing:

@@ -136,25 +136,29 @@ class Engine:
 
         Raises ConflictError while others share its namespace, Incomplete if the kernel refused a part.
         """
-        return self._detach(name, dead=False)
+        networks = self._detach(name, dead=False)
+        self.remove_idle_networks(networks or ())
+        return networks is not None
 
     def detach_dead(self, name: str) -> bool:
         """The same for a container whose namespace is gone; False if it lives.
 
         It is looked at in its turn: who is attaching it now has it on record before there is a namespace.
         """
-        return self._detach(name, dead=True)
+        networks = self._detach(name, dead=True)
+        self.remove_idle_networks(networks or ())
+        return networks is not None
 
-    def _detach(self, name: str, *, dead: bool) -> bool:
+    def _detach(self, name: str, *, dead: bool) -> tuple[Network, ...] | None:
+        """Gives the networks that it was on."""
         with self.turn(name) as execution:
             seen = self.observer.existing(name)
             if seen is None or (dead and self.lives(seen.container)):
-                return False
+                return None
             cables = self.observer.cables(seen)
             # Who shares its namespace is looked at in the transaction: nobody may come in between.
             execution.carry_out(lambda: plan_detach(self.observer.container(name), cables))
-        self.remove_idle_networks(seen.networks)
-        return True
+            return seen.networks
 
     def _make_room(self, request: AttachRequest) -> None:
         """Detach who died without anybody having said so, and still holds what is asked for: name, address or port."""
@@ -162,14 +166,14 @@ class Engine:
             return
         held: set[str] = {request.name}
         for join in request.joins:
-            held |= {self.store.lease_holder(join.network, address) for address in join.addresses}
+            held |= {self.store.leases.holder(join.network, address) for address in join.addresses}
         for publish in request.publishes:
             near = self.store.publications_near(publish) if publish.host_port else ()
             held |= {other.container for other in near if publish.overlaps(other.publish)}
         for name in sorted(held):
             container = self.store.container(name)
             if container is not None and not self.lives(container):
-                self.detach_dead(name)
+                self._detach(name, dead=True)  # its networks stay: this may be about to join one
 
     def lives(self, container: Container) -> bool:
         """Tell whether a container's namespace is there; of one that we may not see, whether a link of it is."""
@@ -281,7 +285,7 @@ class Engine:
         with self.execution().begin(exclusive=True) as execution:
             execution.check_owner()
             seen = see_host(self.kernel)
-            promised = [pool for pool in self.store.requests.pools() if pool not in request.subnets]
+            promised = [pool for pool in self.store.leases.pools() if pool not in request.subnets]
             seen = seen.replace(taken=(*seen.taken, *promised))
             execution.carry_out(lambda: plan_create_network(request, network_id, seen, self.store.networks()))
             return self.network(request.name)

@@ -14,6 +14,7 @@ from vethwork.model.ports import Publish
 from vethwork.model.snapshot import AttachSeen, ContainerSeen, NetworkSeen, PortSeen
 from vethwork.plan.addresses import find_free
 from vethwork.plan.ports import dynamic_ports
+from vethwork.store.leases import PROMISED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,13 +61,16 @@ class Observer:
         """A network as somebody who joins it must see it. Raises NotFound."""
         store = self._store
         network = self.network_row(join.network)
-        holders = [(address, store.lease_holder(network.name, address)) for address in join.addresses]
+        holders = [(address, store.leases.holder(network.name, address)) for address in join.addresses]
+        if join.requested:
+            holders = [(address, "" if holder == PROMISED else holder) for address, holder in holders]
         free = [
             find_free(
                 subnet,
-                store.cursor(network.name, subnet.prefix),
-                lambda first: store.leased(network.name, first),
+                store.leases.cursor(network.name, subnet.prefix),
+                lambda first: store.leases.taken(network.name, first),
                 join.ranges,
+                network.held,
             )
             for subnet in network.subnets
         ]

@@ -15,6 +15,7 @@ NO_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
 # Who may catch everything and keep it, and why. To clean up and raise the same again is no catching.
 CATCHES_ALL = {
     "frontends/cli/main.py: run": "the outermost boundary: what nobody foresaw becomes a report, not a traceback",
+    "frontends/docker/protocol.py: answer": "the outermost boundary: what nobody foresaw becomes a plugin's error",
     "frontends/cni/main.py: run": "the outermost boundary: what nobody foresaw becomes a CNI error",
     "frontends/netavark/main.py: run": "the outermost boundary: Podman can read nothing but an error of the protocol",
     "frontends/oci/main.py: run": "the outermost boundary: a runtime shows people the line that it gets, not a traceback",

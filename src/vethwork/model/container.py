@@ -56,12 +56,19 @@ class Mode(Record):
         )
 
 
+AWAITED = NetnsPath("/proc/0/ns/net")
+"""In place of a namespace that nobody has named yet: a path at which none can ever be, for no process has the number 0."""
+
+
 class Container(Record):
     """A container on record.
 
     ``netns`` is the path of its namespace, empty for the host's own. ``pinned``: we made the namespace and unpin it when
     the container goes. ``mode`` is what was asked for, in ``--net``'s words. ``owner`` is the front-end that made it
     ("cli", "cni", ...), so that each collects only what is its own.
+
+    ``handed``: somebody else moves the links that we make into a namespace of his, and configures them. Then ``netns`` is
+    where he says that it is, which we may be unable to see, or ``AWAITED`` until he does; it lives while its links do.
     """
 
     id: str
@@ -70,6 +77,7 @@ class Container(Record):
     netns: str
     pinned: bool
     owner: str = "cli"
+    handed: bool = False
 
 
 class Endpoint(Record):
@@ -121,6 +129,7 @@ class Join(Record):
 
     ``ranges`` narrow the choice: where some lie in a subnet, its address is chosen from them and not from its pool.
     ``ways`` come on top of the network's; ``metric``, ``default_route`` and ``mtu`` in place of the network's.
+    ``requested``: its addresses were requested of the network's pool before (see ``pools``).
     """
 
     network: Name
@@ -133,6 +142,7 @@ class Join(Record):
     metric: int | None = None
     default_route: bool | None = None
     mtu: int | None = None
+    requested: bool = False
 
 
 class AttachRequest(Record):
@@ -140,6 +150,7 @@ class AttachRequest(Record):
 
     ``process`` is what will run in it, where we start that; it is on record from the same moment as the container.
     ``reserved``: who asks holds the host ports by sockets of his own, so local sockets on them are no conflict.
+    ``handed`` as in Container: only what is on record and in the ruleset is made, links come later (see ``handover``).
     """
 
     id: str
@@ -151,6 +162,7 @@ class AttachRequest(Record):
     process: ProcessRow | None = None
     owner: str = "cli"
     reserved: bool = False
+    handed: bool = False
 
 
 def parse_modes(texts: tuple[str, ...]) -> tuple[Mode, tuple[Join, ...]]:

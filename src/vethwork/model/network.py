@@ -59,7 +59,7 @@ class Network(Record):
     says there is. ``mode`` is that of a macvlan. ``peering``: which other networks its containers may talk to: ``none``,
     ``some`` (those of ``all``), or ``all`` that are not of ``none``. ``owner`` is the front-end that made it, empty for
     people. ``transient``: it goes with its last container. ``dns_port``: where a name server listens on its gateways, if
-    not on port 53 (0: no).
+    not on port 53 (0: no). ``held`` are addresses that no container may have.
     """
 
     id: str
@@ -82,6 +82,7 @@ class Network(Record):
     owner: str = ""
     transient: bool = False
     dns_port: int = 0
+    held: tuple[Address, ...] = ()
 
     @property
     def routed(self) -> bool:
@@ -146,6 +147,7 @@ class NetworkRequest(Record):
     owner: str = ""
     transient: bool = False
     dns_port: int = 0
+    held: tuple[Address, ...] = ()
 
     @classmethod
     def default(cls) -> Self:

@@ -13,6 +13,7 @@ from vethwork.model.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Self
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
@@ -122,6 +123,35 @@ class Publish(Record):
             else f"{self.host_ip}:"
         )
         return f"{host}{spell(self.host_port)}:{spell(self.container_port)}/{self.protocol}"
+
+
+def merged(publishes: Iterable[Publish]) -> tuple[Publish, ...]:
+    """The same ports, with neighbours as one range: that is one element in the ruleset, however long it is.
+
+    >>> [str(each) for each in merged([Publish("tcp", None, 81, 81), Publish("tcp", None, 80, 80)])]
+    ['80-81:80-81/tcp']
+    """
+    found: list[Publish] = []
+    for publish in sorted(dict.fromkeys(publishes), key=_order):
+        last = found[-1] if found else None
+        if (
+            last is not None
+            and last.host_port
+            and publish
+            == last.replace(
+                host_port=last.host_port + last.count,
+                container_port=last.container_port + last.count,
+                count=1,
+            )
+        ):
+            found[-1] = last.replace(count=last.count + 1)
+        else:
+            found.append(publish)
+    return tuple(found)
+
+
+def _order(publish: Publish) -> tuple[str, str, int, int]:
+    return publish.protocol, str(publish.host_ip or ""), publish.host_port, publish.container_port
 
 
 def _split_host(text: str, ports: str) -> tuple[Address | None, str]:

@@ -102,7 +102,8 @@ class CreateBridge(Step):
 class CreateVeth(Step):
     """Make a veth pair, each end in its final namespace under its final name; the host end up and in its bridge.
 
-    ``master`` empty leaves the host end down and in no bridge. ``mtu`` is in bytes.
+    ``master`` empty leaves the host end down and in no bridge. ``mtu`` is in bytes. With an empty ``netns`` the inner end
+    stays on the host, down, for somebody else to move.
     """
 
     host_ifname: str
@@ -113,7 +114,8 @@ class CreateVeth(Step):
     mtu: int
 
     def describe(self) -> tuple[str, ...]:
-        peer = f"peer name {self.ifname} address {self.mac} mtu {self.mtu} netns {quoted(self.netns)}"
+        where = f" netns {quoted(self.netns)}" if self.netns else ""
+        peer = f"peer name {self.ifname} address {self.mac} mtu {self.mtu}{where}"
         make = f"ip link add {self.host_ifname} mtu {self.mtu} group {LINK_GROUP} type veth {peer}"
         return (make, f"ip link set {self.host_ifname} master {self.master} up") if self.master else (make,)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from vethwork.errors import ConflictError, RequestError
 from vethwork.model.address import BITS, Address, Interface, Prefix
 from vethwork.model.container import Range
-from vethwork.model.network import Subnet
+from vethwork.model.network import Network, Subnet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,30 +56,32 @@ def find_free(
     last: Address | None,
     leased: Callable[[Address], Iterator[Address]],
     asked: Iterable[Range] = (),
+    held: Iterable[Address] = (),
 ) -> Address | None:
     """The next address that nobody has, after ``last`` and then from the start; None if there is none.
 
     ``leased(first)`` gives the addresses on lease from ``first`` on, in order; it is read only as far as they stand
-    without a gap. ``asked`` are the ranges that the caller wants it from.
+    without a gap. ``asked`` are the ranges that the caller wants it from, ``held`` what nobody is given.
     """
-    found = (_find_in(each, subnet, last, leased) for each in ranges_in(subnet, asked))
+    never = {each.value for each in (subnet.gateway, *held) if each is not None and each in subnet.prefix}
+    found = (_find_in(each, never, last, leased) for each in ranges_in(subnet, asked))
     return next((address for address in found if address is not None), None)
 
 
 def _find_in(
-    where: Range, subnet: Subnet, last: Address | None, leased: Callable[[Address], Iterator[Address]]
+    where: Range, never: set[int], last: Address | None, leased: Callable[[Address], Iterator[Address]]
 ) -> Address | None:
     low, high = where.first, where.last
     start = last + 1 if last is not None and low.value <= last.value < high.value else low
-    found = _gap(start, high, subnet.gateway, leased(start))
-    return found or (_gap(low, start, subnet.gateway, leased(low)) if start != low else None)
+    found = _gap(start, high, never, leased(start))
+    return found or (_gap(low, start, never, leased(low)) if start != low else None)
 
 
-def _gap(low: Address, high: Address, gateway: Address | None, leased: Iterator[Address]) -> Address | None:
+def _gap(low: Address, high: Address, never: set[int], leased: Iterator[Address]) -> Address | None:
     candidate = low.value
     taken = next(leased, None)
     while candidate <= high.value:
-        if gateway is not None and candidate == gateway.value:
+        if candidate in never:
             candidate += 1
         elif taken is not None and taken.value <= candidate:
             candidate = max(candidate, taken.value + 1)
@@ -89,13 +91,15 @@ def _gap(low: Address, high: Address, gateway: Address | None, leased: Iterator[
     return None
 
 
-def check_static(name: str, subnet: Subnet, address: Address, holder: str) -> Interface:
+def check_static(network: Network, subnet: Subnet, address: Address, holder: str) -> Interface:
     """Let a container have the very address it asks for. Raises RequestError or ConflictError."""
     low, high = usable(subnet.prefix)
     if not low.value <= address.value <= high.value:
         raise RequestError(f"address {address}: is the network's or the broadcast address of {subnet.prefix}")
     if address == subnet.gateway:
-        raise ConflictError(f"address {address}: is the gateway of network {name}")
+        raise ConflictError(f"address {address}: is the gateway of network {network.name}")
+    if address in network.held:
+        raise ConflictError(f"address {address}: is kept free of containers on network {network.name}")
     if holder:
         raise ConflictError(f"address {address}: is held by container {holder}")
     return Interface(address, subnet.prefix.length)

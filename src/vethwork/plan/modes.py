@@ -12,7 +12,7 @@ Rules: only networks go together with each other; what belongs to an interface (
 from __future__ import annotations
 
 from vethwork.errors import RequestError
-from vethwork.model.container import AttachRequest, Container
+from vethwork.model.container import AWAITED, AttachRequest, Container
 from vethwork.model.steps import PinNetns, SetLinkUp
 
 TYPE_CHECKING = False
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 def check_mode(request: AttachRequest) -> None:
     """Refuse what a mode cannot give. Raises RequestError."""
     kind = request.mode.kind
+    if request.handed and (kind != "network" or request.netns is not None):
+        raise RequestError(f"attach {request.name}: links that somebody else moves are those of a network")
     if kind == "network":
         return
     if request.publishes:
@@ -42,7 +44,10 @@ def container_of(request: AttachRequest, seen: AttachSeen) -> tuple[Container, t
     """The container's row, and the steps that give it its namespace. Raises RequestError."""
     kind = request.mode.kind
     pinned = False
-    if kind == "host":
+    netns: str = ""
+    if request.handed:
+        netns = AWAITED
+    elif kind == "host":
         netns = ""
     elif kind == "container":
         if seen.target is None:
@@ -57,8 +62,8 @@ def container_of(request: AttachRequest, seen: AttachSeen) -> tuple[Container, t
     else:
         netns, pinned = seen.pin_path, True
     mode = str(request.mode) if kind != "network" else ",".join(join.network for join in request.joins)
-    container = Container(request.id, request.name, mode, netns, pinned, request.owner)
+    container = Container(request.id, request.name, mode, netns, pinned, request.owner, request.handed)
     steps: tuple[Step, ...] = (PinNetns(netns),) if pinned else ()
-    if kind in ("none", "network"):
+    if kind in ("none", "network") and not request.handed:
         steps += (SetLinkUp(netns, "lo"),)
     return container, steps

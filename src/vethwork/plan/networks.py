@@ -70,6 +70,7 @@ def plan_create_network(
         owner=request.owner,
         transient=request.transient,
         dns_port=request.dns_port,
+        held=request.held,
     )
     forwarding = turn_on(network, seen)
     steps = _host_steps(network, seen, forwarding, others, make=True)

@@ -21,7 +21,6 @@ import os
 import sqlite3
 
 from vethwork.errors import ConflictError, StateError
-from vethwork.model.address import Address, Prefix
 from vethwork.model.container import Container, Endpoint, Publication
 from vethwork.model.network import Forwarding, Network
 from vethwork.model.plan import Plan
@@ -29,10 +28,10 @@ from vethwork.model.ports import Publish
 from vethwork.model.process import ProcessRow
 from vethwork.model.record import from_data, to_data
 from vethwork.store.damage import WAIT_SECONDS, explain, identity_of, is_damage, keep_aside
+from vethwork.store.leases import Leases
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any, Self
 
     from vethwork.model.plan import Row
@@ -158,6 +157,10 @@ class Store:
         with self._explained():
             return self._db.execute(query, values).fetchall()
 
+    def execute(self, query: str, values: tuple[object, ...]) -> sqlite3.Cursor:
+        """One statement within a transaction, for the parts of the store that are modules of their own."""
+        return self._db.execute(query, values)
+
     def _records(self, query: str, *values: object) -> tuple[Any, ...]:
         return tuple([self._read(text) for (text,) in self._all(query, *values)])
 
@@ -213,6 +216,11 @@ class Store:
             "SELECT record FROM endpoints WHERE network = ? ORDER BY container, ifname", network
         )
 
+    @property
+    def leases(self) -> Leases:
+        """Who holds which address, and what is promised."""
+        return Leases(self)
+
     def publications(self) -> tuple[Publication, ...]:
         """Every published range of ports."""
         return self._records("SELECT record FROM ports ORDER BY protocol, first, host_ip")
@@ -259,30 +267,6 @@ class Store:
         """Whether somebody does something with a network of that name, or a container, or died doing so."""
         return bool(self._all("SELECT 1 FROM intents WHERE subject = ?", subject))
 
-    def lease_holder(self, network: str, address: Address) -> str:
-        """The name of the container that holds an address; empty if nobody does."""
-        rows = self._all(
-            "SELECT container FROM leases JOIN endpoints ON endpoint = id WHERE leases.network = ? AND address = ?",
-            network,
-            address.packed,
-        )
-        return rows[0][0] if rows else ""
-
-    def leased(self, network: str, first: Address) -> Iterator[Address]:
-        """The addresses of one family on lease, from ``first`` on, in order, as far as they are asked for."""
-        rows = self._db.execute(
-            "SELECT address FROM leases WHERE network = ? AND address >= ? AND length(address) = ? ORDER BY address",
-            (network, first.packed, len(first.packed)),
-        )
-        return (Address.unpack(packed) for (packed,) in rows)
-
-    def cursor(self, network: str, prefix: Prefix) -> Address | None:
-        """The address of a subnet that was leased last."""
-        rows = self._all(
-            "SELECT address FROM cursors WHERE network = ? AND version = ?", network, prefix.version
-        )
-        return Address.unpack(rows[0][0]) if rows else None
-
     # Intend, settle, undo.
 
     def intend(self, plan: Plan) -> int:
@@ -313,6 +297,13 @@ class Store:
         """Record a container's process, in place of the one before."""
         with self.transaction():
             self._insert(row)
+
+    def put_netns(self, name: str, netns: str) -> None:
+        """Record where a container's namespace is, now that it is known; within a transaction."""
+        row = self.container(name)
+        if row is not None:
+            values = (netns, _json(row.replace(netns=netns)), row.name)
+            self._db.execute("UPDATE containers SET netns = ?, record = ? WHERE name = ?", values)
 
     def _insert(self, row: Row) -> None:
         try:
@@ -349,11 +340,7 @@ class Store:
     def _insert_endpoint(self, row: Endpoint) -> None:
         values = (row.id, row.container, row.network, row.ifname, _json(row))
         self._db.execute("INSERT INTO endpoints VALUES (?, ?, ?, ?, ?)", values)
-        for interface in row.addresses:
-            packed = interface.address.packed
-            self._db.execute("INSERT INTO leases VALUES (?, ?, ?)", (row.network, packed, row.id))
-            cursor = (row.network, interface.address.version, packed)
-            self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", cursor)
+        self.leases.give(row)
 
     def _delete(self, row: Row) -> None:
         if isinstance(row, Network):

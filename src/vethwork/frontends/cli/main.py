@@ -16,6 +16,7 @@ import click
 from vethwork.errors import VethworkError
 from vethwork.frontends.cli.containers import CONTAINER_COMMANDS
 from vethwork.frontends.cli.networks import network
+from vethwork.frontends.cli.serve import serve
 from vethwork.frontends.cli.upkeep import UPKEEP_COMMANDS
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
@@ -30,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (*CONTAINER_COMMANDS, network, *UPKEEP_COMMANDS):
+for command in (*CONTAINER_COMMANDS, network, *UPKEEP_COMMANDS, serve):
     cli.add_command(command)
 
 

@@ -11,7 +11,7 @@ from vethwork.frontends.cni.network import parse_name, parse_subnets
 from vethwork.model.address import Address, Interface, Mac, Prefix
 from vethwork.model.container import Join
 from vethwork.model.network import Way
-from vethwork.model.ports import Publish
+from vethwork.model.ports import Publish, merged
 from vethwork.model.record import Record
 
 TYPE_CHECKING = False
@@ -107,23 +107,9 @@ def _parse_route(section: Section) -> Way:
 
 
 def parse_publishes(document: Section) -> tuple[Publish, ...]:
-    """The capability portMappings. Neighbours become one range, which is one element in the ruleset however long it is."""
+    """The capability portMappings."""
     sections = document.section("runtimeConfig").sections("portMappings")
-    single = sorted(dict.fromkeys([_parse_mapping(section) for section in sections]), key=_order)
-    merged: list[Publish] = []
-    for publish in single:
-        last = merged[-1] if merged else None
-        if last is not None and publish == last.replace(
-            host_port=last.host_port + last.count, container_port=last.container_port + last.count, count=1
-        ):
-            merged[-1] = last.replace(count=last.count + 1)
-        else:
-            merged.append(publish)
-    return tuple(merged)
-
-
-def _order(publish: Publish) -> tuple[str, str, int]:
-    return publish.protocol, str(publish.host_ip or ""), publish.host_port
+    return merged([_parse_mapping(section) for section in sections])
 
 
 def _parse_mapping(section: Section) -> Publish:

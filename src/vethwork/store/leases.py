@@ -1,0 +1,94 @@
+"""Leases: who holds an address of a network, and what is promised before there is an endpoint.
+
+Some runtimes (Docker) ask for a subnet before they make its network, and for an address before they make its endpoint. Both
+are rows among the leases, so that nobody else is given them: a pool as its prefix, under a name that no network can have; an
+address with PROMISED in place of its endpoint. They are void after a reboot, like all leases; by then a pool is a subnet
+of a network, or has been given up.
+
+Rules: what changes something is called within a transaction. An endpoint takes over an address that was promised.
+"""
+
+from __future__ import annotations
+
+from vethwork.model.address import Address, Prefix
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vethwork.model.container import Endpoint
+    from vethwork.store.database import Store
+
+PROMISED = "(promised to somebody's IPAM)"
+POOLS = "(pools)"
+
+
+class Leases:
+    """The leases of a store; made anew for each use."""
+
+    def __init__(self, store: Store) -> None:
+        self._do = store.execute
+        self._all = store._all
+
+    # What is held.
+
+    def holder(self, network: str, address: Address) -> str:
+        """The name of the container that holds an address, or PROMISED; empty if nobody does."""
+        rows = self._all(
+            "SELECT coalesce(container, endpoint) FROM leases LEFT JOIN endpoints ON endpoint = id"
+            " WHERE leases.network = ? AND address = ?",
+            network,
+            address.packed,
+        )
+        return str(rows[0][0]) if rows else ""
+
+    def taken(self, network: str, first: Address) -> Iterator[Address]:
+        """The addresses of one family on lease, from ``first`` on, in order, as far as they are asked for."""
+        rows = self._do(
+            "SELECT address FROM leases WHERE network = ? AND address >= ? AND length(address) = ? ORDER BY address",
+            (network, first.packed, len(first.packed)),
+        )
+        return (Address.unpack(packed) for (packed,) in rows)
+
+    def cursor(self, network: str, prefix: Prefix) -> Address | None:
+        """The address of a subnet that was leased last."""
+        query = "SELECT address FROM cursors WHERE network = ? AND version = ?"
+        rows = self._all(query, network, prefix.version)
+        return Address.unpack(rows[0][0]) if rows else None
+
+    def give(self, row: Endpoint) -> None:
+        """Let an endpoint have its addresses. Raises sqlite3.IntegrityError where another has one."""
+        for interface in row.addresses:
+            self.break_promise(row.network, interface.address)
+            self._give(row.network, interface.address, row.id)
+
+    def _give(self, network: str, address: Address, holder: str) -> None:
+        self._do("INSERT INTO leases VALUES (?, ?, ?)", (network, address.packed, holder))
+        cursor = (network, address.version, address.packed)
+        self._do("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", cursor)
+
+    # What is promised.
+
+    def promise(self, network: str, address: Address) -> None:
+        """Promise an address that nobody holds."""
+        self._give(network, address, PROMISED)
+
+    def break_promise(self, network: str, address: Address) -> None:
+        """Let an address go that is promised; one that an endpoint holds is left alone."""
+        row = (network, address.packed, PROMISED)
+        self._do("DELETE FROM leases WHERE network = ? AND address = ? AND endpoint = ?", row)
+
+    def pools(self) -> tuple[Prefix, ...]:
+        """The prefixes that are promised."""
+        rows = self._all("SELECT endpoint FROM leases WHERE network = ? ORDER BY address", POOLS)
+        return tuple([Prefix.parse(text) for (text,) in rows])
+
+    def promise_pool(self, prefix: Prefix) -> None:
+        """Promise a prefix; once more is fine."""
+        row = (POOLS, prefix.address.packed, str(prefix))
+        self._do("INSERT OR REPLACE INTO leases VALUES (?, ?, ?)", row)
+
+    def break_pool(self, prefix: Prefix) -> None:
+        """Let a prefix go."""
+        row = (POOLS, prefix.address.packed, str(prefix))
+        self._do("DELETE FROM leases WHERE network = ? AND address = ? AND endpoint = ?", row)
