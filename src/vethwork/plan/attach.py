@@ -18,7 +18,7 @@ from vethwork.model.snapshot import AttachSeen, ContainerSeen, NetworkSeen
 from vethwork.model.steps import ChangeElements
 from vethwork.plan.addresses import check_static
 from vethwork.plan.elements import endpoint_elements
-from vethwork.plan.links import bridge_steps, check_ends, check_way, default_routes, link_steps, route_steps
+from vethwork.plan.links import bridge_steps, check_ends, check_way, link_steps, routes_of
 from vethwork.plan.modes import check_mode, container_of
 from vethwork.plan.ports import forget_stale, open_steps, port_elements, publications_of
 
@@ -96,10 +96,9 @@ def plan_publish(publishes: tuple[Publish, ...], seen: ContainerSeen, ports: tup
 
 def plan_reattach(seen: ContainerSeen, endpoint: Endpoint, network: Network) -> tuple[Step, ...]:
     """The steps that bring an endpoint's link back as it was, with the routes that went with it."""
-    netns, others = seen.container.netns, [each for each in seen.endpoints if each != endpoint]
-    lost = [step for step in default_routes(netns, seen.endpoints) if step.ifname == endpoint.ifname]
-    ways = [step for step in route_steps(netns, endpoint, tuple(others)) if step not in lost]
-    return (*bridge_steps(seen.container, endpoint, network), *lost, *ways)
+    netns = seen.container.netns
+    lost = [step for step in routes_of(netns, seen.endpoints) if step.ifname == endpoint.ifname]
+    return (*bridge_steps(seen.container, endpoint, network), *lost)
 
 
 def _opening(

@@ -2,13 +2,13 @@
 
 Rules: a link is laid in its final namespace under its final name. Routes come last. Of all the default routes of one IP
 version and metric that a container's endpoints want, the oldest endpoint's is there: nobody guesses which of two ways a
-packet takes, and when that endpoint goes, the next one's takes its place.
+packet takes, and when that endpoint goes, the next one's takes its place. So it is with every other route.
 """
 
 from __future__ import annotations
 
 from vethwork.errors import ConflictError, RequestError
-from vethwork.model.address import Mac
+from vethwork.model.address import Address, Mac
 from vethwork.model.container import Container, Endpoint
 from vethwork.model.network import WAY_KINDS, Network, Way
 from vethwork.model.snapshot import NetworkSeen
@@ -18,7 +18,6 @@ from vethwork.model.steps import (
     CreateMacvlan,
     CreateVeth,
     DeleteLink,
-    DeleteRoute,
     HairpinPort,
     MoveLink,
     SetLinkUp,
@@ -29,6 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from vethwork.model.address import Prefix
     from vethwork.model.steps import Step
 
 
@@ -76,21 +76,26 @@ def _interface_steps(netns: str, endpoint: Endpoint) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def default_routes(netns: str, endpoints: Iterable[Endpoint]) -> tuple[AddRoute, ...]:
-    """The default routes that a container with these endpoints has."""
-    found: dict[tuple[int, int], AddRoute] = {}
+def routes_of(netns: str, endpoints: Iterable[Endpoint]) -> tuple[AddRoute, ...]:
+    """The routes that a container with these endpoints has: where several want one to the same place, the oldest's."""
+    found: dict[tuple[tuple[Prefix | None, int], int], AddRoute] = {}
     for endpoint in sorted(endpoints, key=lambda each: each.id):  # which is the order in which they were made
-        for way in endpoint.defaults:
-            if way.gateway is not None:
-                found.setdefault((way.gateway.version, way.metric), _route(netns, endpoint, way))
+        for way in (*endpoint.defaults, *endpoint.ways):
+            found.setdefault((_destination(way), way.metric), _route(netns, endpoint, way))
     return tuple(found.values())
+
+
+def _destination(way: Way) -> tuple[Prefix | None, int]:
+    """Where a route leads, and in which IP version; a prefix of length 0 is the default route."""
+    if way.prefix is not None and way.prefix.length:
+        return way.prefix, way.prefix.version
+    return None, (way.prefix or way.gateway or Address(4, 0)).version
 
 
 def route_steps(netns: str, endpoint: Endpoint, have: tuple[Endpoint, ...]) -> tuple[Step, ...]:
     """The routes that come with an endpoint."""
-    before = default_routes(netns, have)
-    fresh = [step for step in default_routes(netns, (*have, endpoint)) if step not in before]
-    return (*fresh, *[_route(netns, endpoint, way) for way in endpoint.ways])
+    before = routes_of(netns, have)
+    return tuple([step for step in routes_of(netns, (*have, endpoint)) if step not in before])
 
 
 def _route(netns: str, endpoint: Endpoint, way: Way) -> AddRoute:
@@ -99,13 +104,9 @@ def _route(netns: str, endpoint: Endpoint, way: Way) -> AddRoute:
 
 def unroute_steps(netns: str, endpoint: Endpoint, rest: tuple[Endpoint, ...]) -> tuple[Step, ...]:
     """What becomes of a container's routes when an endpoint has gone and its link with it, and ``rest`` stay."""
-    gone: list[Step] = [
-        DeleteRoute(netns, way.prefix, way.metric, way.kind)
-        for way in endpoint.ways
-        if way.kind != "unicast" and way.prefix is not None
-    ]
-    before = default_routes(netns, (*rest, endpoint))
-    return (*gone, *[step for step in default_routes(netns, rest) if step not in before])
+    before, after = routes_of(netns, (*rest, endpoint)), routes_of(netns, rest)
+    gone = [undo for step in before if step not in after for undo in step.undo()]
+    return (*gone, *[step for step in after if step not in before])
 
 
 def check_way(doing: str, way: Way) -> None:
