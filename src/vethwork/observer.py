@@ -42,7 +42,15 @@ class Observer:
         others = self._store.containers_in(container.netns) if container.pinned else ()
         sharers = tuple([other.name for other in others if other.name != container.name])
         publications = self._store.publications_of(container.name)
-        return ContainerSeen(container, endpoints, publications, networks, sharers)
+        lodger = self._lodger(container.netns, container.name)
+        return ContainerSeen(container, endpoints, publications, networks, sharers, lodger)
+
+    def _lodger(self, netns: str, name: str) -> str:
+        """The container beside ``name`` that has interfaces in a namespace; empty if there is none."""
+        for other in self._store.containers_in(netns) if netns else ():
+            if other.name != name and self._store.endpoints_of(other.name):
+                return other.name
+        return ""
 
     def existing(self, name: str) -> ContainerSeen | None:
         """The same, or None."""
@@ -75,7 +83,9 @@ class Observer:
             for subnet in network.subnets
         ]
         if network.driver != "p2p":
-            return NetworkSeen(network, tuple(free), tuple(holders), (), (), (), self._parent_mac(network))
+            ends = self._there(join.host_ifname or "")
+            parent = self._parent_mac(network)
+            return NetworkSeen(network, tuple(free), tuple(holders), (), ends, (), parent)
         return self._cable(network).replace(free=tuple(free), leased=tuple(holders))
 
     def _parent_mac(self, network: Network) -> Mac | None:
@@ -87,8 +97,11 @@ class Observer:
         endpoints = self._store.endpoints_on(network.name)
         found = [self._store.container(endpoint.container) for endpoint in endpoints]
         netns = tuple([(container.name, container.netns) for container in found if container is not None])
-        parked = (network.device,) if self._kernel.door("").link(network.device) is not None else ()
-        return NetworkSeen(network, (), (), endpoints, parked, netns)
+        return NetworkSeen(network, (), (), endpoints, self._there(network.device), netns)
+
+    def _there(self, ifname: str) -> tuple[str, ...]:
+        """The link of that name, if the host has it."""
+        return (ifname,) if ifname and self._kernel.door("").link(ifname) is not None else ()
 
     def cables(self, seen: ContainerSeen) -> tuple[NetworkSeen, ...]:
         """The p2p networks of a container."""
@@ -106,6 +119,7 @@ class Observer:
             target=target,
             pin_path=f"{self._run}/netns/{request.id[:12]}",
             existing=self.existing(request.name),
+            lodger=self._lodger(request.netns or "", request.name),
         )
 
     @staticmethod

@@ -71,7 +71,9 @@ class FakeKernel:
             netns: {name: replace(link, sysctls=dict(link.sysctls)) for name, link in there.items()}
             for netns, there in self.links.items()
         }
-        return FakeKernel(links, dict(self.routes), dict(self.sysctls), dict(self.elements), self.pins, self.made)
+        return FakeKernel(
+            links, dict(self.routes), dict(self.sysctls), dict(self.elements), self.pins, self.made
+        )
 
     def state(self) -> FakeKernel:
         """A copy to compare with later. How many links were ever made does not count, nor the MAC address of a cable's end
@@ -126,7 +128,11 @@ class FakeKernel:
         return found
 
     def _make(self, netns: str, ifname: str, link: FakeLink, step: do.Step) -> None:
-        if not 0 < len(ifname) <= 15 or ifname in ("all", "default", ".", "..") or not 68 <= link.mtu <= 65535:
+        if (
+            not 0 < len(ifname) <= 15
+            or ifname in ("all", "default", ".", "..")
+            or not 68 <= link.mtu <= 65535
+        ):
             raise Refused(EINVAL, step)
         if ifname in self._links(netns, step):
             raise Refused(EEXIST, step)
@@ -134,7 +140,9 @@ class FakeKernel:
 
     def _delete(self, netns: str, ifname: str) -> None:
         link = self.links[netns].pop(ifname)
-        self.routes[netns] = frozenset(each for each in self.routes[netns] if not each[3] or each[3] != link.number)
+        self.routes[netns] = frozenset(
+            each for each in self.routes[netns] if not each[3] or each[3] != link.number
+        )
         for other_netns, links in self.links.items():
             for name, other in list(links.items()):
                 if link.peer and other.number == link.peer:
@@ -192,9 +200,13 @@ class FakeKernel:
             return
         if step.to_ifname in self._links(step.to_netns, step):
             raise Refused(EEXIST, step)
-        self.routes[step.netns] = frozenset(each for each in self.routes[step.netns] if each[3] != link.number)
+        self.routes[step.netns] = frozenset(
+            each for each in self.routes[step.netns] if each[3] != link.number
+        )
         del self.links[step.netns][step.ifname]
-        moved = replace(link, up=False, master=0, hairpin=False, addresses=frozenset(), sysctls={}, mac=step.to_mac)
+        moved = replace(
+            link, up=False, master=0, hairpin=False, addresses=frozenset(), sysctls={}, mac=step.to_mac
+        )
         self.links[step.to_netns][step.to_ifname] = moved
 
     def delete_link(self, step: do.DeleteLink) -> None:
@@ -290,7 +302,11 @@ class FakeKernel:
             key = (each.family, each.set, each.key)
             if key in self.elements and self.elements[key] != each.data:
                 raise Refused(EEXIST, step)
-            if declared.interval and key not in self.elements and any(_clash(key, other) for other in self.elements):
+            if (
+                declared.interval
+                and key not in self.elements
+                and any(_clash(key, other) for other in self.elements)
+            ):
                 raise Refused(EEXIST, step)
             self.elements[key] = each.data
 
@@ -298,7 +314,9 @@ class FakeKernel:
         """There are no flows here."""
 
 
-_SETS: dict[tuple[str, str], Set] = {(table.family, each.name): each for table in TABLES for each in table.sets}
+_SETS: dict[tuple[str, str], Set] = {
+    (table.family, each.name): each for table in TABLES for each in table.sets
+}
 
 
 def _clash(one: Key, other: Key) -> bool:

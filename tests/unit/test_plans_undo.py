@@ -74,7 +74,9 @@ def joins(draw: st.DrawFn, name: str) -> Join:
     )
 
 
-SOME_PUBLISH = st.lists(st.sampled_from(PUBLISHES).map(Publish.parse), min_size=1, max_size=2, unique=True).map(tuple)
+SOME_PUBLISH = st.lists(
+    st.sampled_from(PUBLISHES).map(Publish.parse), min_size=1, max_size=2, unique=True
+).map(tuple)
 PUBLISH = st.just(()) | st.just(()) | SOME_PUBLISH
 
 
@@ -231,7 +233,10 @@ def test_the_world_is_one_in_which_things_work(address: str) -> None:
     world.do(world.create_network(NetworkRequest(Name("n0"), subnets=(V4["n0"],))))
     world.do(
         world.attach(
-            "c0", Mode("network", "n0"), (Join(Name("n0"), (Address.parse(address),)),), (Publish.parse("8080:80"),)
+            "c0",
+            Mode("network", "n0"),
+            (Join(Name("n0"), (Address.parse(address),)),),
+            (Publish.parse("8080:80"),),
         )
     )
     assert world.kernel.elements[("inet", "port4", ("tcp", 8080))] == (Address.parse(address), 80)

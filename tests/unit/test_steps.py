@@ -78,6 +78,7 @@ EXAMPLES: list[Step] = [
     AddRoute(PIN, "eth0", SOMEWHERE, None, 100, "blackhole"),
     DeleteRoute(PIN, SOMEWHERE, 100, "blackhole"),
     JoinBridge("vw012345678900", "vethwork0"),
+    JoinBridge("vw012345678900", "vethwork0", hairpin=True),
     HairpinPort("vw012345678900"),
     SetSysctl(HOST, "ipv4/ip_forward", "1", "0"),
     SetSysctl(PIN, "ipv6/conf/eth0.5/accept_ra", "0"),
@@ -199,6 +200,7 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "host_ip": addresses() | st.none(),
     "first": st.integers(1, 3),
     "last": st.integers(1, 3),
+    "hairpin": st.booleans(),
     "kind": st.sampled_from(["unicast", "blackhole", "unreachable", "prohibit"]),
     "mode": st.sampled_from(["bridge", "private", "vepa", "passthru"]),
 }

@@ -86,7 +86,9 @@ class World:
             taken=(Prefix.parse("192.0.2.0/24"),),
             links=tuple(links),
             mtu=1500,
-            forwarding=tuple(version for version, path in switches.items() if self.kernel.sysctls[path] == "1"),
+            forwarding=tuple(
+                version for version, path in switches.items() if self.kernel.sysctls[path] == "1"
+            ),
             ra_links=tuple(name for name, link in links.items() if link.sysctls.get("ipv6/accept_ra") == "1"),
             ipv6=True,
             way_out=UPLINK,
@@ -107,7 +109,8 @@ class World:
             for subnet in network.subnets
         )
         holders = tuple((address, leases.get(address, "")) for address in join.addresses)
-        seen = self.cable(network) if network.driver == "p2p" else NetworkSeen(network, (), (), (), (), ())
+        ends = tuple(each for each in (join.host_ifname,) if each in self.kernel.links[HOST])
+        seen = self.cable(network) if network.driver == "p2p" else NetworkSeen(network, (), (), (), ends, ())
         parent = self.kernel.links[HOST].get(network.device) if network.driver == "macvlan" else None
         return seen.replace(free=free, leased=holders, parent_mac=parent.mac if parent else None)
 
@@ -131,10 +134,18 @@ class World:
         endpoints = [each for each in self.of(Endpoint) if each.container == name]
         endpoints.sort(key=lambda each: str(each.ifname))
         networks = tuple(self.row(Network, each.network) for each in endpoints)
-        others = [each.name for each in self.of(Container) if each.netns == container.netns and each.name != name]
+        others = [
+            each.name for each in self.of(Container) if each.netns == container.netns and each.name != name
+        ]
         publications = tuple(each for each in self.of(Publication) if each.container == name)
         sharers = tuple(others) if container.pinned else ()
-        return ContainerSeen(container, tuple(endpoints), publications, networks, sharers)
+        lodger = self._lodger(container.netns, name)
+        return ContainerSeen(container, tuple(endpoints), publications, networks, sharers, lodger)
+
+    def _lodger(self, netns: str, name: str) -> str:
+        ends = {each.container for each in self.of(Endpoint)}
+        found = [each.name for each in self.of(Container) if each.netns == netns and each.name in ends - {name}]
+        return found[0] if netns and found else ""
 
     def ports(self, publishes: tuple[Publish, ...], seed: str) -> tuple[PortSeen, ...]:
         """Who holds the ports that are asked for."""
@@ -184,6 +195,7 @@ class World:
             target=self.row(Container, mode.target) if mode.kind == "container" else None,
             pin_path=f"/run/vethwork/netns/{request.id[:12]}",
             existing=self.container(name) if existing else None,
+            lodger=self._lodger(request.netns or "", name),
         )
         return plan_attach(request, seen)
 
@@ -228,5 +240,6 @@ class World:
         self.rows += [row for row in plan.adds if row not in self.rows]
         self.rows = [row for row in self.rows if row not in plan.removes]
         for row in plan.adds:
-            for interface in row.addresses if isinstance(row, Endpoint) else ():
-                self.cursors[row.network, interface.address.version] = interface.address
+            if isinstance(row, Endpoint):
+                for interface in row.addresses:
+                    self.cursors[row.network, interface.address.version] = interface.address

@@ -35,7 +35,8 @@ class HostSeen(Record):
 class NetworkSeen(Record):
     """A network and who is on it. ``free``: for each subnet, an address that nobody has (None: it is full).
 
-    ``parent_mac`` is that of the link that a macvlan sits on.
+    ``host_ends`` are the links that the join would make or take on the host and that are there already. ``parent_mac`` is
+    that of the link that a macvlan sits on.
     """
 
     network: Network
@@ -55,20 +56,28 @@ class PortSeen(Record):
 
 
 class ContainerSeen(Record):
-    """A container with all that hangs on it, and who shares its namespace."""
+    """A container with all that hangs on it, and who shares its namespace.
+
+    ``lodger`` is another container that has interfaces of its own in the namespace; empty if there is none.
+    """
 
     container: Container
     endpoints: tuple[Endpoint, ...]
     publications: tuple[Publication, ...]
     networks: tuple[Network, ...]
     sharers: tuple[str, ...]
+    lodger: str = ""
 
 
 class AttachSeen(Record):
-    """What an attach must know. ``networks`` in the order of the joins, ``ports`` in the order of the publishes."""
+    """What an attach must know. ``networks`` in the order of the joins, ``ports`` in the order of the publishes.
+
+    ``lodger`` is the container that has interfaces in the namespace that is asked for; empty if there is none.
+    """
 
     networks: tuple[NetworkSeen, ...]
     ports: tuple[PortSeen, ...]
     target: Container | None
     pin_path: str
     existing: ContainerSeen | None = None
+    lodger: str = ""

@@ -40,6 +40,8 @@ def plan_attach(request: AttachRequest, seen: AttachSeen) -> Plan:
             f"attach {request.name}: there is a container of that name", hint=f"vethwork rm {request.name}"
         )
     check_mode(request)
+    if request.joins:
+        _check_alone(f"attach {request.name}", seen.lodger)
     container, steps = container_of(request, seen)
     endpoints, links = _join_all(container, request.joins, seen.networks, ())
     networks = [each.network for each in seen.networks]
@@ -71,6 +73,7 @@ def plan_connect(
             f"connect {container.name}: its interfaces are made for {container.owner}, which configures them",
             hint=f"ask {container.owner} for it",
         )
+    _check_alone(f"connect {container.name}", seen.lodger)
     for endpoint in seen.endpoints:
         if join.ifname == endpoint.ifname:
             raise ConflictError(
@@ -99,6 +102,14 @@ def plan_reattach(seen: ContainerSeen, endpoint: Endpoint, network: Network) -> 
     netns = seen.container.netns
     lost = [step for step in routes_of(netns, seen.endpoints) if step.ifname == endpoint.ifname]
     return (*bridge_steps(seen.container, endpoint, network), *lost)
+
+
+def _check_alone(doing: str, lodger: str) -> None:
+    """One container alone has interfaces in a namespace: two would take each other's names and routes."""
+    if lodger:
+        raise ConflictError(
+            f"{doing}: the namespace has the interfaces of container {lodger}", hint=f"connect {lodger} instead"
+        )
 
 
 def _opening(
@@ -139,6 +150,8 @@ def _endpoint(container: Container, join: Join, seen: NetworkSeen, have: tuple[E
         check_way(f"join {network.name}", way)
     if join.mtu is not None and not 68 <= join.mtu <= 65535:
         raise RequestError(f"join {network.name}: an MTU is 68 to 65535 bytes, not {join.mtu}")
+    if join.host_ifname in seen.host_ends:
+        raise ConflictError(f"join {network.name}: the host has a link {join.host_ifname} already")
     addresses = _addresses(join, seen)
     number = 1 + max([int(endpoint.id[-2:], 16) for endpoint in have], default=-1)
     if number > 0xFF:
