@@ -144,7 +144,9 @@ class World:
 
     def _lodger(self, netns: str, name: str) -> str:
         ends = {each.container for each in self.of(Endpoint)}
-        found = [each.name for each in self.of(Container) if each.netns == netns and each.name in ends - {name}]
+        found = [
+            each.name for each in self.of(Container) if each.netns == netns and each.name in ends - {name}
+        ]
         return found[0] if netns and found else ""
 
     def ports(self, publishes: tuple[Publish, ...], seed: str) -> tuple[PortSeen, ...]:

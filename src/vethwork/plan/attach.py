@@ -24,6 +24,8 @@ from vethwork.plan.ports import forget_stale, open_steps, port_elements, publica
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vethwork.model.address import Address
     from vethwork.model.network import Subnet
     from vethwork.model.plan import Row
@@ -62,8 +64,8 @@ def plan_connect(
 ) -> Plan:
     """One more endpoint for a container, with ports that lead to it. Raises RequestError or ConflictError.
 
-    A second endpoint on the same network needs an interface name of its own. The ports lead to the oldest endpoint that can
-    have them, for it has the default route: what came in by another network would be answered by the wrong one.
+    A second endpoint on the same network needs an interface name of its own. The ports lead to the endpoint that
+    has the default route: what came in by another network would be answered by the wrong one.
     """
     container = seen.container
     if container.mode == "host" or container.mode.startswith(("container:", "ns:")):
@@ -84,7 +86,7 @@ def plan_connect(
                 f"connect {container.name}: it is on {join.network} already, as {endpoint.ifname}"
             )
     endpoints, links = _join_all(container, (join,), (network,), seen.endpoints)
-    everywhere = (*sorted(seen.endpoints, key=lambda each: each.id), *endpoints)
+    everywhere = (*seen.endpoints, *endpoints)
     publications = publications_of(publishes, ports, everywhere, [*seen.networks, network.network])
     elements = endpoint_elements(endpoints[0], network.network) + port_elements(publications, everywhere)
     opening = _opening_steps(elements, publications)
@@ -108,7 +110,8 @@ def _check_alone(doing: str, lodger: str) -> None:
     """One container alone has interfaces in a namespace: two would take each other's names and routes."""
     if lodger:
         raise ConflictError(
-            f"{doing}: the namespace has the interfaces of container {lodger}", hint=f"connect {lodger} instead"
+            f"{doing}: the namespace has the interfaces of container {lodger}",
+            hint=f"connect {lodger} instead",
         )
 
 
@@ -133,15 +136,22 @@ def _join_all(
 ) -> tuple[tuple[Endpoint, ...], tuple[Step, ...]]:
     endpoints: tuple[Endpoint, ...] = ()
     steps: tuple[Step, ...] = ()
+    asked = [join.ifname for join in joins if join.ifname is not None]
+    if len(set(asked)) < len(asked):
+        raise RequestError(
+            f"attach {container.name}: two interfaces of one name are asked for: {', '.join(asked)}"
+        )
     for join, network in zip(joins, networks, strict=True):
-        endpoint = _endpoint(container, join, network, (*have, *endpoints))
+        endpoint = _endpoint(container, join, network, (*have, *endpoints), asked)
         if not container.handed:
             steps += link_steps(container, endpoint, network, (*have, *endpoints))
         endpoints += (endpoint,)
     return endpoints, steps
 
 
-def _endpoint(container: Container, join: Join, seen: NetworkSeen, have: tuple[Endpoint, ...]) -> Endpoint:
+def _endpoint(
+    container: Container, join: Join, seen: NetworkSeen, have: tuple[Endpoint, ...], asked: Sequence[IfName]
+) -> Endpoint:
     network = seen.network
     if container.handed and network.driver != "bridge":
         raise RequestError(f"join {network.name}: only a bridge has links that somebody else can move")
@@ -153,10 +163,9 @@ def _endpoint(container: Container, join: Join, seen: NetworkSeen, have: tuple[E
     if join.host_ifname in seen.host_ends:
         raise ConflictError(f"join {network.name}: the host has a link {join.host_ifname} already")
     addresses = _addresses(join, seen)
-    number = 1 + max([int(endpoint.id[-2:], 16) for endpoint in have], default=-1)
-    if number > 0xFF:
-        raise RequestError(f"connect {container.name}: 256 interfaces are the most")
-    endpoint_id = f"{container.id[:10]}{number:02x}"
+    if any(interface.address.version == 6 for interface in addresses) and (join.mtu or network.mtu) < 1280:
+        raise RequestError(f"join {network.name}: IPv6 needs an MTU of 1280 bytes at least (RFC 8200)")
+    endpoint_id = f"{container.id[:10]}{_number(container, have):02x}"
     gateways = [
         subnet.gateway for subnet in network.subnets if subnet.gateway is not None and network.has_way_out
     ]
@@ -165,7 +174,8 @@ def _endpoint(container: Container, join: Join, seen: NetworkSeen, have: tuple[E
         id=endpoint_id,
         container=container.name,
         network=network.name,
-        ifname=join.ifname or (IfName(f"vwi{endpoint_id}") if container.handed else _free_ifname(have)),
+        ifname=join.ifname
+        or (IfName(f"vwi{endpoint_id}") if container.handed else _free_ifname(have, asked)),
         host_ifname=host_ifname,
         mac=_mac(join, seen, addresses, endpoint_id),
         addresses=addresses,
@@ -188,9 +198,18 @@ def _mac(join: Join, seen: NetworkSeen, addresses: tuple[Interface, ...], endpoi
     return Mac(0x0279 << 32 | crc32(endpoint_id.encode()))
 
 
-def _free_ifname(have: tuple[Endpoint, ...]) -> IfName:
-    taken = {endpoint.ifname for endpoint in have}
-    return next(name for name in (IfName(f"eth{n}") for n in range(len(have) + 1)) if name not in taken)
+def _number(container: Container, have: tuple[Endpoint, ...]) -> int:
+    """One more than the youngest's, so that ids tell the order in which they were made, until that many were made."""
+    used = {int(endpoint.id[-2:], 16) for endpoint in have}
+    free = [number for number in range(256) if number not in used]
+    if not free:
+        raise RequestError(f"connect {container.name}: 256 interfaces are the most")
+    return next((number for number in free if number > max(used, default=-1)), free[0])
+
+
+def _free_ifname(have: tuple[Endpoint, ...], asked: Sequence[IfName]) -> IfName:
+    taken = {*[endpoint.ifname for endpoint in have], *asked}
+    return next(name for name in (IfName(f"eth{n}") for n in range(len(taken) + 1)) if name not in taken)
 
 
 def _addresses(join: Join, seen: NetworkSeen) -> tuple[Interface, ...]:

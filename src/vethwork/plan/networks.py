@@ -72,6 +72,10 @@ def plan_create_network(
         dns_port=request.dns_port,
         held=request.held,
     )
+    if 6 in network.versions and network.mtu < 1280:
+        raise RequestError(
+            f"create network {network.name}: IPv6 needs an MTU of 1280 bytes at least (RFC 8200), not {network.mtu}"
+        )
     forwarding = turn_on(network, seen)
     steps = _host_steps(network, seen, forwarding, others, make=True)
     adds: tuple[Row, ...] = (network, *forwarding)
@@ -262,11 +266,10 @@ def _check(request: NetworkRequest, seen: HostSeen, others: tuple[Network, ...])
         raise RequestError(f"create network {name}: it has no gateway")
     if request.mtu is not None and not 68 <= request.mtu <= 65535:
         raise RequestError(f"create network {name}: an MTU is 68 to 65535 bytes, not {request.mtu}")
-    wants_6 = request.ipv6 or any(prefix.version == 6 for prefix in request.subnets)
+    prefixes = (*request.subnets, *[subnet.prefix for subnet in request.settled or ()])
+    wants_6 = request.ipv6 or any(prefix.version == 6 for prefix in prefixes)
     if wants_6 and not seen.ipv6:
         raise RequestError(f"create network {name}: this kernel has no IPv6 (CONFIG_IPV6, or ipv6.disable=1)")
-    if wants_6 and request.mtu is not None and request.mtu < 1280:
-        raise RequestError(f"create network {name}: IPv6 needs an MTU of 1280 bytes at least (RFC 8200)")
     _check_ways(request)
 
 

@@ -1,7 +1,7 @@
 """Published ports: which are free, and which endpoint they lead to.
 
-Rules: a host port has one holder, a container or a process; the refusal names it. A port leads to the first endpoint
-whose network has the host as its gateway.
+Rules: a host port has one holder, a container or a process; the refusal names it. A port leads to an endpoint
+whose network has the host as its gateway, and there to the one by which the answers go out.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ def _published_endpoint(
 ) -> Endpoint:
     routed = {network.name for network in networks if network.routed}
     able = [endpoint for endpoint in endpoints if endpoint.network in routed]
+    # First the one by which answers go out: that of the default route, which is the oldest of those of the best metric.
+    able.sort(key=lambda each: (not each.default_route, each.metric, each.id))
     for endpoint in able:
         if any(interface.address.version in publish.versions for interface in endpoint.addresses):
             return endpoint
