@@ -94,6 +94,8 @@ def _wrong_links(engine: Engine, netns: str, endpoint: Endpoint, network: Networ
             wrong.append(f"host end {endpoint.host_ifname} is gone")
         elif have.bridge_mac is not None and not have.master:
             wrong.append(f"host end {endpoint.host_ifname} is not in bridge {network.device}")
+    if endpoint.ifb and engine.kernel.door("").link(endpoint.ifb) is None:
+        wrong.append(f"link {endpoint.ifb}, which limits what {endpoint.ifname} sends, is gone")
     if have.mac is None:
         return [*wrong, f"interface {endpoint.ifname} is gone"]
     if have.mac != endpoint.mac:

@@ -115,7 +115,8 @@ def _restore_endpoint(engine: Engine, execution: Execution, endpoint: Endpoint) 
 def stray_links(engine: Engine) -> tuple[Step, ...]:
     """The steps that delete the links that carry our mark and that no record knows."""
     known: set[str] = {network.device for network in engine.networks()}
-    known |= {endpoint.host_ifname for endpoint in engine.store.endpoints()}
+    for endpoint in engine.store.endpoints():
+        known |= {endpoint.host_ifname, endpoint.ifb}
     found = [link for link in engine.kernel.door("").links() if link.group == LINK_GROUP]
     return tuple([DeleteLink("", link.ifname) for link in found if link.ifname not in known])
 

@@ -201,6 +201,20 @@ def test_a_pod_with_a_host_port(containerd: Containerd) -> None:
     containerd.pods.remove(pod)
 
 
+def test_a_pod_with_a_bandwidth(containerd: Containerd) -> None:
+    """As the kubelet passes it on: 8 Mbit/s in, 16 Mbit/s out, and no burst that anybody named."""
+    asked = {"kubernetes.io/ingress-bandwidth": "8M", "kubernetes.io/egress-bandwidth": "16M"}
+    pod = containerd.pods.run("slow", annotations=asked)
+    (endpoint,) = containerd.containers()[pod]["endpoints"]
+    listed = json.loads(containerd.host.run(["tc", "-j", "qdisc"]).stdout)
+    rates = {each["dev"]: each["options"]["rate"] for each in listed if each["kind"] == "tbf"}
+    outer = endpoint["host_interface"]
+    assert rates == {outer: 1_000_000, f"vb{outer.removeprefix('vw')}": 2_000_000}
+    assert containerd.host.fetch(f"http://{containerd.pods.addresses(pod)[0]}/").text == HELLO
+    containerd.pods.stop(pod)
+    containerd.pods.remove(pod)
+
+
 def test_pods_at_once(containerd: Containerd) -> None:
     names = [f"pod{number}" for number in range(8)]
     with ThreadPoolExecutor(8) as pool:

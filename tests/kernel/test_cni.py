@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import sys
+import threading
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -598,3 +601,82 @@ def test_the_launcher_needs_no_site(runtime: Runtime) -> None:
     assert json.loads(done.stdout)["code"] == 11
     done = runtime.host.run(command, env={"CNI_COMMAND": ""})
     assert (done.stdout, done.stderr.split()[0:3]) == ("", ["CNI", "vethwork", "plugin"])
+
+
+# Bandwidth -------------------------------------------------------------------------------------------------------------------
+
+BITS, BURST = 8_000_000, 256_000  # a second's worth is 1 MB; 32 kB at once
+PIECE = 500_000
+
+
+def bandwidth(**more: int) -> dict[str, Any]:
+    """A runtimeConfig as containerd sends it."""
+    return {
+        "runtimeConfig": {
+            "bandwidth": {"IngressRate": 0, "IngressBurst": 0, "EgressRate": 0, "EgressBurst": 0} | more
+        }
+    }
+
+
+def seconds_to_send(sender: Machine, receiver: Machine, address: str) -> float:
+    """How long it takes to bring a piece over, as the receiver sees it."""
+    with (
+        receiver.inside(lambda: socket.create_server(("0.0.0.0", 7))) as server,
+        sender.dial(address, 7) as dialog,
+    ):
+        taken, _ = server.accept()
+        with taken:
+            thread = threading.Thread(target=dialog.socket.sendall, args=(bytes(PIECE),))
+            thread.start()
+            before, left = time.monotonic(), PIECE
+            while left:
+                left -= len(taken.recv(left))
+            thread.join()
+            return time.monotonic() - before
+
+
+@pytest.mark.parametrize("way", ["ingress", "egress"])
+def test_bandwidth_is_limited(runtime: Runtime, tool: Callable[[str], str], way: str) -> None:
+    pod = runtime.lab.container("pod")
+    said = conf(**bandwidth(**{f"{way.title()}Rate": BITS, f"{way.title()}Burst": BURST}))
+    result = runtime.good("ADD", said, CNI_NETNS=pod.path)
+    shaped = [
+        (each["dev"], each["options"]["rate"], each["options"]["burst"])
+        for each in json.loads(runtime.host.run([tool("tc"), "-j", "qdisc"]).stdout)
+        if each["kind"] == "tbf"
+    ]
+    outer = result["interfaces"][1]["name"]
+    device = outer if way == "ingress" else f"vb{outer.removeprefix('vw')}"
+    assert [(each[0], each[1]) for each in shaped] == [(device, BITS // 8)]
+    assert shaped[0][2] == pytest.approx(BURST / 8, rel=0.01)
+    out, back = (runtime.host, pod) if way == "ingress" else (pod, runtime.host)
+    limited = seconds_to_send(out, back, "10.7.0.2" if way == "ingress" else "10.7.0.1")
+    free = seconds_to_send(back, out, "10.7.0.1" if way == "ingress" else "10.7.0.2")
+    assert limited > 0.8 * (PIECE - BURST / 8) / (BITS / 8)
+    assert free < 0.2
+    runtime.host.vethwork("gc")
+    assert f"{device}" in str(ip(runtime.host, "link"))
+    runtime.good("DEL", said)
+    assert not [link for link in ip(runtime.host, "link") if link["ifname"].startswith(("vb", "vw0", outer))]
+
+
+def test_bandwidth_of_a_burst_of_any_size(runtime: Runtime) -> None:
+    """The kubelet's annotation has a rate and no burst: containerd asks for the largest there is."""
+    pod = runtime.lab.container("pod")
+    rates = {"IngressRate": 10**12, "IngressBurst": 2**32 - 1, "EgressRate": 10**7, "EgressBurst": 2**32 - 1}
+    result = runtime.good("ADD", conf(**bandwidth(**rates)), CNI_NETNS=pod.path)
+    assert pod.ping("10.7.0.1")
+    assert pod.ping(runtime.lab.internet.v4)
+    pod.run(["ip", "link", "del", "eth0"])  # the ifb stays behind until somebody says so
+    assert runtime.good("DEL", conf() | {"prevResult": result}) is None
+    assert not [link for link in ip(runtime.host, "link") if link["ifname"].startswith("vb")]
+
+
+@pytest.mark.parametrize(
+    "rates", [{"IngressRate": 1000}, {"EgressBurst": 1000}, {"IngressRate": -8, "IngressBurst": 10**6},
+              {"EgressRate": 10**6, "EgressBurst": 8000}, {"IngressRate": 2**63, "IngressBurst": 10**6}],
+)  # fmt: skip
+def test_a_bandwidth_that_cannot_be_had(runtime: Runtime, rates: dict[str, int]) -> None:
+    pod = runtime.lab.container("pod")
+    runtime.refused(7, "ADD", conf(**bandwidth(**rates)), CNI_NETNS=pod.path)
+    assert [link["ifname"] for link in ip(pod, "link")] == ["lo"]

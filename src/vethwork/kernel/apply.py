@@ -16,7 +16,9 @@ from vethwork.kernel.conntrack import forget_all
 from vethwork.kernel.links import RouteDoor
 from vethwork.kernel.netns import NetnsGone, inside, open_netns, pin, unpin
 from vethwork.kernel.nftables import NftSocket, RulesetMissing
+from vethwork.kernel.traffic import create_ifb, divert_ingress, shape_link
 from vethwork.model import steps as do
+from vethwork.model.traffic import CreateIfb, DivertIngress, ShapeLink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -205,6 +207,9 @@ DOERS: dict[type[Step], Callable[[Kernel, Any], None]] = {
     do.JoinBridge: lambda kernel, step: kernel.door("").join_bridge(step),
     do.HairpinPort: lambda kernel, step: kernel.door("").hairpin(step),
     do.SetSysctl: _set_sysctl,
+    CreateIfb: lambda kernel, step: create_ifb(kernel.door(""), step),
+    DivertIngress: lambda kernel, step: divert_ingress(kernel.door(""), step),
+    ShapeLink: lambda kernel, step: shape_link(kernel.door(""), step),
     do.LoadRuleset: lambda kernel, step: kernel.nft.replace(step.tables, step.elements),
     do.ChangeElements: _change_elements,
     do.ForgetFlows: lambda kernel, step: kernel.forget((step,)),

@@ -13,6 +13,7 @@ from vethwork.model.network import DEFAULT_NETWORK, Way
 from vethwork.model.ports import Publish
 from vethwork.model.process import ProcessRow
 from vethwork.model.record import Record
+from vethwork.model.traffic import Bandwidth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Endpoint(Record):
     """One interface of a container: ``ifname`` inside it, ``host_ifname`` on the host (empty where there is none).
 
     ``gateways`` are those of its subnets that lead to the world; ``default_route``: it wants its default routes by them,
-    of that ``metric``. ``ways`` are its other routes. ``mtu`` 0 is the network's.
+    of that ``metric``. ``ways`` are its other routes. ``mtu`` 0 is the network's. ``bandwidth`` None is all there is.
     """
 
     id: str
@@ -99,6 +100,13 @@ class Endpoint(Record):
     metric: int = 0
     default_route: bool = True
     mtu: int = 0
+    bandwidth: Bandwidth | None = None
+
+    @property
+    def ifb(self) -> str:
+        """The link of the host that what it sends is led over; empty if it may send as fast as it can."""
+        limited = self.bandwidth is not None and self.bandwidth.egress is not None
+        return f"vb{self.id}" if limited else ""
 
     @property
     def defaults(self) -> tuple[Way, ...]:
@@ -143,6 +151,7 @@ class Join(Record):
     default_route: bool | None = None
     mtu: int | None = None
     requested: bool = False
+    bandwidth: Bandwidth | None = None
 
 
 class AttachRequest(Record):

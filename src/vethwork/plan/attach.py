@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vethwork.model.ruleset import Element
     from vethwork.model.snapshot import PortSeen
     from vethwork.model.steps import Step
+    from vethwork.model.traffic import Bandwidth
 
 
 def plan_attach(request: AttachRequest, seen: AttachSeen) -> Plan:
@@ -184,7 +185,22 @@ def _endpoint(
         metric=network.metric if join.metric is None else join.metric,
         default_route=network.default_route if join.default_route is None else join.default_route,
         mtu=join.mtu or 0,
+        bandwidth=_bandwidth(join, network),
     )
+
+
+def _bandwidth(join: Join, network: Network) -> Bandwidth | None:
+    """Raises RequestError where it cannot be had."""
+    if join.bandwidth is None:
+        return None
+    if network.driver != "bridge":
+        raise RequestError(
+            f"join {network.name}: a {network.driver} network has no end to limit bandwidth at"
+        )
+    for rate in (join.bandwidth.ingress, join.bandwidth.egress):
+        if rate is not None:
+            rate.fit(f"join {network.name}", join.mtu or network.mtu)
+    return join.bandwidth
 
 
 def _mac(join: Join, seen: NetworkSeen, addresses: tuple[Interface, ...], endpoint_id: str) -> Mac:

@@ -23,6 +23,7 @@ from vethwork.model.steps import (
     SetLinkUp,
     SetSysctl,
 )
+from vethwork.model.traffic import CreateIfb, DivertIngress, ShapeLink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +57,19 @@ def bridge_steps(container: Container, endpoint: Endpoint, network: Network) -> 
     netns, mtu = container.netns, endpoint.mtu or network.mtu
     lay = CreateVeth(endpoint.host_ifname, network.device, netns, endpoint.ifname, endpoint.mac, mtu)
     hairpin = (HairpinPort(endpoint.host_ifname),) if network.routed else ()
-    return (lay, *hairpin, *_interface_steps(netns, endpoint))
+    return (lay, *hairpin, *_shape_steps(endpoint, mtu), *_interface_steps(netns, endpoint))
+
+
+def _shape_steps(endpoint: Endpoint, mtu: int) -> tuple[Step, ...]:
+    steps: list[Step] = []
+    if endpoint.bandwidth is None:
+        return ()
+    if endpoint.bandwidth.ingress is not None:
+        steps.append(ShapeLink(endpoint.host_ifname, endpoint.bandwidth.ingress))
+    if endpoint.bandwidth.egress is not None:
+        steps += [CreateIfb(endpoint.ifb, mtu), DivertIngress(endpoint.host_ifname, endpoint.ifb)]
+        steps.append(ShapeLink(endpoint.ifb, endpoint.bandwidth.egress))
+    return tuple(steps)
 
 
 def _interface_steps(netns: str, endpoint: Endpoint) -> tuple[Step, ...]:
@@ -160,7 +173,7 @@ def unlink_steps(
 ) -> tuple[Step, ...]:
     """Take an endpoint's link away; ``cable`` is what was seen of a p2p network."""
     if endpoint.host_ifname:
-        return (DeleteLink("", endpoint.host_ifname),)
+        return tuple([DeleteLink("", each) for each in (endpoint.host_ifname, endpoint.ifb) if each])
     if network.driver == "macvlan":
         return (DeleteLink(netns, endpoint.ifname),)
     if cable is None:

@@ -89,6 +89,12 @@ def new_bridge(ifname: str, mac: Mac, mtu: int) -> Message:
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
+def new_ifb(ifname: str, mtu: int) -> Message:
+    """An intermediate functional block, up, in our link group."""
+    body = _IFINFO.pack(AF_UNSPEC, 0, 0, IFF_UP, IFF_UP) + string(IFLA_IFNAME, ifname) + u32(IFLA_MTU, mtu)
+    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body + u32(IFLA_GROUP, LINK_GROUP) + _kind("ifb"))
+
+
 def new_veth(host_ifname: str, master: int, netns_fd: int, ifname: str, mac: Mac, mtu: int) -> Message:
     """A veth pair in one message: the peer in its final namespace; the host end up and in its bridge, if it has one.
 

@@ -6,6 +6,7 @@ Addresses are the sum of all (CONVENTIONS.md of the CNI project).
 
 from __future__ import annotations
 
+from vethwork.errors import RequestError
 from vethwork.frontends.cni.document import CONFIG, UNSUPPORTED, CniError, parse_at
 from vethwork.frontends.cni.network import parse_name, parse_subnets
 from vethwork.model.address import Address, Interface, Mac, Prefix
@@ -13,12 +14,16 @@ from vethwork.model.container import Join
 from vethwork.model.network import Way
 from vethwork.model.ports import Publish, merged
 from vethwork.model.record import Record
+from vethwork.model.traffic import Bandwidth, Rate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vethwork.frontends.cni.document import Section
     from vethwork.frontends.cni.protocol import Call
     from vethwork.model.network import Network
+
+
+RATES = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
 
 
 class Dns(Record):
@@ -40,6 +45,7 @@ def parse_join(call: Call, document: Section) -> Join:
         ranges=tuple([each for subnet in parse_subnets(document) for each in subnet.ranges]),
         ways=tuple([_parse_route(section) for section in document.section("ipam").sections("routes")]),
         default_route=document.flag("isDefaultGateway"),
+        bandwidth=parse_bandwidth(document),
     )
 
 
@@ -120,6 +126,18 @@ def _parse_mapping(section: Section) -> Publish:
     host_ip = section.parsed("hostIP", Address.parse)
     protocol = section.text("protocol").lower() or "tcp"
     return parse_at(section.where, "", lambda _: Publish.check(protocol, host_ip, host_port, container_port))
+
+
+def parse_bandwidth(document: Section) -> Bandwidth | None:
+    """The capability bandwidth, or the keys of the reference plugin of that name; in bits, and bits in a second."""
+    asked = document.section("runtimeConfig").section("bandwidth")
+    section = asked if any(asked.has(key) for key in RATES) else document
+    rates = [section.number(key) for key in RATES]
+    try:
+        made = Bandwidth(Rate.check("ingressRate", *rates[:2]), Rate.check("egressRate", *rates[2:]))
+    except RequestError as error:
+        raise CniError(CONFIG, error.message, hint=error.hint) from error
+    return made if made != Bandwidth(None, None) else None
 
 
 def parse_dns(document: Section) -> Dns:
