@@ -134,6 +134,11 @@ class Store:
         if self.meta("boot") == boot:
             return
         with self.transaction():
+            if self.meta("boot") == boot:
+                return  # somebody was faster, and what is on record now is of this boot
+            # Networks stay; but one that was being made or removed when the machine went down was not, or is no more.
+            for number, plan in self.intents():
+                (self.settle if plan.forward else self.retract)(number, plan)
             for table in VOLATILE:
                 self._db.execute(f"DELETE FROM {table}")
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (boot,))

@@ -8,6 +8,7 @@ as *what we were doing: what happened*, then what to do; never a traceback, unle
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 
@@ -15,6 +16,7 @@ import click
 
 from vethwork.errors import VethworkError
 from vethwork.frontends.cli.containers import CONTAINER_COMMANDS
+from vethwork.frontends.cli.install import INSTALL_COMMANDS
 from vethwork.frontends.cli.networks import network
 from vethwork.frontends.cli.serve import serve
 from vethwork.frontends.cli.upkeep import UPKEEP_COMMANDS
@@ -31,7 +33,7 @@ def cli() -> None:
     """
 
 
-for command in (*CONTAINER_COMMANDS, network, *UPKEEP_COMMANDS, serve):
+for command in (*CONTAINER_COMMANDS, network, *UPKEEP_COMMANDS, *INSTALL_COMMANDS, serve):
     cli.add_command(command)
 
 
@@ -40,15 +42,28 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
+class _Ended(BaseException):
+    """Somebody wants this process to end: what is half done is undone on the way out, as with Ctrl-C."""
+
+
+def _end(number: int, _: object) -> None:
+    raise _Ended(number)
+
+
 def run(arguments: list[str]) -> int:
     """Run one command; gives its exit status."""
     try:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _end)
         result = cli.main(arguments, prog_name="vethwork", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return 130
+        return 128 + signal.SIGINT
+    except _Ended as ended:
+        return 128 + int(ended.args[0])
     except VethworkError as error:
         _tell(error.message, error.hint)
         return error.exit_status
