@@ -14,9 +14,11 @@ from __future__ import annotations
 import os
 import select
 
+from vethwork.check import observe_interface
 from vethwork.engine import Engine, new_id
-from vethwork.errors import BadNamespace, ConflictError, NotFound
+from vethwork.errors import BadNamespace, ConflictError, NotFound, RequestError
 from vethwork.frontends.oci.wish import OWNER, parse_wish
+from vethwork.model.names import Name, NetnsPath
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,38 +33,46 @@ GRACE_SECONDS = 2.0
 
 def attach(state: State) -> None:
     """createRuntime: give the container its network. Raises VethworkError; nothing is left of it then."""
-    request = parse_wish(new_id(), state.id, state.pid, state.annotations)
-    if _is_own_namespace(state.pid):
+    pid = state.pid
+    netns = NetnsPath(f"/proc/{pid}/ns/net")
+    request = parse_wish(new_id(), state.id, netns, state.annotations)
+    if _is_own_namespace(netns):
         raise BadNamespace(
-            f"attach {request.name}: process {state.pid} is in the host's own network namespace",
+            f"attach {request.name}: process {pid} is in the host's own network namespace",
             hint='config.json needs {"type": "network"}, without a path, in linux.namespaces',
         )
     with Engine() as engine:
+        engine.check_netns(netns)  # before the default network is made for a container that is gone
         engine.attach(request)
 
 
-def _is_own_namespace(pid: int) -> bool:
+def _is_own_namespace(netns: str) -> bool:
     try:
-        return os.path.samefile(f"/proc/{pid}/ns/net", "/proc/self/ns/net")
+        return os.path.samefile(netns, "/proc/self/ns/net")
     except OSError:
         return False  # the engine has words for a process that is gone
 
 
 def detach(state: State) -> None:
     """poststop: release what the container had. Raises Incomplete, or ConflictError if it is alive."""
-    name = state.id
+    said = state.id
+    try:
+        name = Name.parse(said)
+    except RequestError:
+        return  # attach has refused it
     with Engine() as engine:
         container = _ours(engine, name)
-        if container is None:
+        if container is None or engine.detach_dead(name):
             return
-        if engine.lives(container):
-            _await_end(container)
-        engine.detach_dead(name)
-        if _ours(engine, name) == container:
+        _await_end(container)
+        if engine.detach_dead(name) or _ours(engine, name) != container:
+            return
+        if _is_there(engine, name):
             raise ConflictError(
                 f"detach {name}: it lives, so its network stays",
                 hint="is this hook that of another container of the same id?",
             )
+        engine.detach(name)
 
 
 def _ours(engine: Engine, name: str) -> Container | None:
@@ -87,6 +97,19 @@ def _await_end(container: Container) -> None:
         poll.poll(GRACE_SECONDS * 1000)
     finally:
         os.close(ending)
+
+
+def _is_there(engine: Engine, name: str) -> bool:
+    """Whether a container's namespace is still its own: the process id may be that of another process by now."""
+    seen = engine.inspect(name)
+    for endpoint, network in zip(seen.endpoints, seen.networks, strict=True):
+        try:
+            found = observe_interface(engine, seen.container.netns, endpoint, network)
+        except BadNamespace:
+            return False
+        if found.mac == endpoint.mac:
+            return True
+    return False
 
 
 VERBS: dict[str, Callable[[State], None]] = {"attach": attach, "detach": detach}

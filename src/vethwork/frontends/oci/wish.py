@@ -15,7 +15,7 @@ from __future__ import annotations
 from vethwork.errors import RequestError
 from vethwork.model.address import Address, Mac
 from vethwork.model.container import AttachRequest, parse_modes
-from vethwork.model.names import Name, NetnsPath
+from vethwork.model.names import Name
 from vethwork.model.ports import Publish
 
 TYPE_CHECKING = False
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from vethwork.model.container import Join, Mode
+    from vethwork.model.names import NetnsPath
 
     Value = TypeVar("Value")
 
@@ -40,7 +41,9 @@ ELSEWHERE = {
 """The modes that are a runtime's to give: which namespace a container lives in is settled before its hooks run."""
 
 
-def parse_wish(container_id: str, name: str, pid: int, annotations: Mapping[str, str]) -> AttachRequest:
+def parse_wish(
+    container_id: str, name: str, netns: NetnsPath, annotations: Mapping[str, str]
+) -> AttachRequest:
     """What a container asks for. ``container_id`` is the engine's, ``name`` the runtime's. Raises RequestError."""
     asked = {key.removeprefix(PREFIX): value for key, value in annotations.items() if key.startswith(PREFIX)}
     unknown = sorted(set(asked) - set(KEYS))
@@ -56,7 +59,7 @@ def parse_wish(container_id: str, name: str, pid: int, annotations: Mapping[str,
         mode=mode,
         joins=_address_first(joins, asked),
         publishes=_parse("publish", asked, _parse_publishes) or (),
-        netns=NetnsPath(f"/proc/{pid}/ns/net"),
+        netns=netns,
         owner=OWNER,
     )
 
