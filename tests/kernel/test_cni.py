@@ -297,6 +297,19 @@ def test_a_bridge_and_an_mtu_of_ones_own(runtime: Runtime) -> None:
     assert ip(pod, "link", "show", "eth0")[0]["mtu"] == 1400
 
 
+def test_sysctls_are_the_containers_own(runtime: Runtime) -> None:
+    pod = runtime.lab.container("pod")
+    asked = {
+        "net.core.somaxconn": "512",
+        "net.ipv4.conf.IFNAME.arp_filter": "1",
+        "net/ipv4/conf/lo/arp_filter": "1",
+    }
+    runtime.good("ADD", conf(sysctl=asked), CNI_NETNS=pod.path)
+    assert pod.sysctl("core/somaxconn") == "512"
+    assert pod.sysctl("ipv4/conf/eth0/arp_filter") == pod.sysctl("ipv4/conf/lo/arp_filter") == "1"
+    assert runtime.host.sysctl("core/somaxconn") != "512"
+
+
 def test_without_a_gateway_there_is_none(runtime: Runtime) -> None:
     one, two = runtime.lab.container("one"), runtime.lab.container("two")
     said = conf(isGateway=False, ipMasq=False)
@@ -345,6 +358,8 @@ def test_a_port_of_a_local_process_is_refused_unless_the_runtime_holds_it(runtim
             {"runtimeConfig": mapped(8080), "isGateway": False, "ipMasq": False, "ipam": {"subnet": SUBNET4}},
         ),
         (7, {"mtu": 67}),
+        (100, {"sysctl": {"net.ipv4.there_is_none": "1"}}),
+        (100, {"sysctl": {"net.core.somaxconn": "many"}}),
         (7, {"mtu": 65536}),
         (7, {"mtu": -1}),
         (11, {"bridge": "eth0"}),

@@ -86,6 +86,7 @@ class Endpoint(Record):
 
     ``gateways`` are those of its subnets that lead to the world; ``default_route``: it wants its default routes by them,
     of that ``metric``. ``ways`` are its other routes. ``mtu`` 0 is the network's. ``bandwidth`` None is all there is.
+    ``sysctls`` are paths below /proc/sys/net of the container, and values.
     """
 
     id: str
@@ -101,6 +102,7 @@ class Endpoint(Record):
     default_route: bool = True
     mtu: int = 0
     bandwidth: Bandwidth | None = None
+    sysctls: tuple[tuple[str, str], ...] = ()
 
     @property
     def ifb(self) -> str:
@@ -152,6 +154,7 @@ class Join(Record):
     mtu: int | None = None
     requested: bool = False
     bandwidth: Bandwidth | None = None
+    sysctls: tuple[tuple[str, str], ...] = ()
 
 
 class AttachRequest(Record):

@@ -186,6 +186,7 @@ def _endpoint(
         default_route=network.default_route if join.default_route is None else join.default_route,
         mtu=join.mtu or 0,
         bandwidth=_bandwidth(join, network),
+        sysctls=join.sysctls,
     )
 
 

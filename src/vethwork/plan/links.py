@@ -85,6 +85,7 @@ def _interface_steps(netns: str, endpoint: Endpoint) -> tuple[Step, ...]:
         notify = {4: f"ipv4/conf/{ifname}/arp_notify", 6: f"ipv6/conf/{ifname}/ndisc_notify"}
         steps += [SetSysctl(netns, notify[version], "1") for version in sorted(versions)]
     steps += [AddAddress(netns, ifname, interface) for interface in addresses]
+    steps += [SetSysctl(netns, path, value) for path, value in endpoint.sysctls]
     steps.append(SetLinkUp(netns, ifname))
     return tuple(steps)
 

@@ -82,6 +82,15 @@ class Section:
         """True or false."""
         return self._value(key, bool, "true or false", default)
 
+    def pairs(self, key: str) -> tuple[tuple[str, str], ...]:
+        """An object of texts, whose keys are data: with their case as it is."""
+        self.section(key)
+        found = self._values.get(key.lower()) or {}
+        for name, value in found.items():
+            if not isinstance(value, str):
+                raise _wrong(f"{self.place(key)}.{name}", "a text", value)
+        return tuple(found.items())
+
     def section(self, key: str) -> Section:
         """An object; an empty one if it is missing."""
         empty: dict[str, Any] = {}

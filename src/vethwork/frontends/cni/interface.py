@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from vethwork.model.network import Network
 
 
+PATH = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+VALUE = PATH | frozenset(" ,:/+")  # what a plan may show as a shell command as it is
 RATES = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
 
 
@@ -46,6 +48,7 @@ def parse_join(call: Call, document: Section) -> Join:
         ways=tuple([_parse_route(section) for section in document.section("ipam").sections("routes")]),
         default_route=document.flag("isDefaultGateway"),
         bandwidth=parse_bandwidth(document),
+        sysctls=parse_sysctls(document, call.ifname),
     )
 
 
@@ -134,10 +137,30 @@ def parse_bandwidth(document: Section) -> Bandwidth | None:
     section = asked if any(asked.has(key) for key in RATES) else document
     rates = [section.number(key) for key in RATES]
     try:
-        made = Bandwidth(Rate.check("ingressRate", *rates[:2]), Rate.check("egressRate", *rates[2:]))
+        made = Bandwidth(
+            Rate.check(section.place(RATES[0]), *rates[:2]), Rate.check(section.place(RATES[2]), *rates[2:])
+        )
     except RequestError as error:
         raise CniError(CONFIG, error.message, hint=error.hint) from error
     return made if made != Bandwidth(None, None) else None
+
+
+def parse_sysctls(document: Section, ifname: str) -> tuple[tuple[str, str], ...]:
+    """The key ``sysctl`` of the reference plugin ``tuning``: ``net.core.somaxconn``, or with the interface as ``IFNAME``.
+
+    Only those of the network are the container's own, and not the host's. A dot divides, unless there is a slash.
+    """
+    found: list[tuple[str, str]] = []
+    for name, value in document.pairs("sysctl"):
+        parts = name.split("/" if "/" in name else ".")
+        words = [ifname if part == "IFNAME" else part for part in parts]
+        fits = len(words) > 2 and all(PATH.issuperset(word) and word not in ("", ".", "..") for word in words)
+        if words[0] != "net" or not fits or not VALUE.issuperset(value):
+            raise CniError(
+                CONFIG, f"sysctl: {name!r:.80}: is not a sysctl below net", hint="as in net.core.somaxconn"
+            )
+        found.append(("/".join(words[1:]), value))
+    return tuple(found)
 
 
 def parse_dns(document: Section) -> Dns:

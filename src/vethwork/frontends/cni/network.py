@@ -33,7 +33,6 @@ REFUSED = {
     "allmulti": "an interface that hears all multicast",
     "promisc": "an interface in promiscuous mode",
     "txQLen": "a queue length",
-    "sysctl": "sysctls of the container",
 }
 """Keys of the reference plugins that ask for what vethwork does not have."""
 
