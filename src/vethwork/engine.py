@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 
 from vethwork.errors import BadNamespace, ConflictError, NotFound
-from vethwork.execution import Execution
+from vethwork.execution import Execution, Rehearsal
 from vethwork.kernel.apply import Kernel
 from vethwork.kernel.netns import has_netns, same_netns
 from vethwork.kernel.observe import see_host
@@ -66,7 +66,7 @@ class Engine:
     ) -> None:
         self.root = os.path.abspath(root or os.environ.get("VETHWORK_ROOT") or DEFAULT_ROOT)
         self.run = os.path.abspath(run or os.environ.get("VETHWORK_RUN") or DEFAULT_RUN)
-        self._rehearse = rehearse
+        self._rehearse = Rehearsal(rehearse) if rehearse is not None else None
         self._watch = watch
         self.store = Store(self.root, rehearsal=rehearse is not None)
         self.kernel = Kernel()

@@ -17,7 +17,7 @@ from __future__ import annotations
 from zlib import crc32
 
 from vethwork.errors import ConflictError, Incomplete, StateError, VethworkError
-from vethwork.model.steps import LoadRuleset
+from vethwork.model.steps import ChangeElements, LoadRuleset
 from vethwork.plan.elements import all_elements
 from vethwork.plan.ruleset import TABLES
 from vethwork.store.locks import Locks
@@ -36,6 +36,14 @@ if TYPE_CHECKING:
     Rehearse = Callable[[Plan], None]
 
 
+class Rehearsal:
+    """An engine that only shows its plans: to whom, and whether they have been shown the loading of the ruleset."""
+
+    def __init__(self, show: Rehearse) -> None:
+        self.show = show
+        self.has_ruleset = False
+
+
 class Execution:
     """One operation: its locks, and the plans that it carries out. A context manager.
 
@@ -44,7 +52,7 @@ class Execution:
     """
 
     def __init__(
-        self, store: Store, kernel: Kernel, root: str, *, watch: Watch | None, rehearse: Rehearse | None
+        self, store: Store, kernel: Kernel, root: str, *, watch: Watch | None, rehearse: Rehearsal | None
     ) -> None:
         self._store = store
         self._kernel = kernel
@@ -140,7 +148,7 @@ class Execution:
             plan = make()
             number = self._store.intend(plan)
         if self._rehearse is not None:
-            self._rehearse(plan)
+            self._show(plan)
             self._settle(number, plan)
         elif plan.forward:
             self._finish(number, plan)
@@ -152,9 +160,24 @@ class Execution:
     def attempt(self, plan: Plan) -> list[VethworkError]:
         """Apply a plan that puts right what is on record already, as far as it goes; give what failed."""
         if self._rehearse is not None:
-            self._rehearse(plan)
+            self._show(plan)
             return []
         return self._kernel.attempt(plan.steps, self._watch)
+
+    def _show(self, plan: Plan) -> None:
+        """Show a plan, with what :attr:`Kernel.mend` would do before its first change of a ruleset that is not there."""
+        assert self._rehearse is not None
+        changes = [step for step in plan.steps if isinstance(step, ChangeElements) and step.adds]
+        loads = any(isinstance(step, LoadRuleset) for step in plan.steps)
+        if changes and not loads and not self._rehearse.has_ruleset and not self._kernel.nft.is_whole(TABLES):
+            loads = True
+            own = {element for step in changes for element in step.adds}
+            load = self.ruleset_step()
+            load = load.replace(elements=tuple([each for each in load.elements if each not in own]))
+            place = plan.steps.index(changes[0])
+            plan = plan.replace(steps=(*plan.steps[:place], load, *plan.steps[place:]))
+        self._rehearse.has_ruleset |= loads
+        self._rehearse.show(plan)
 
     def _settle(self, number: int, plan: Plan) -> None:
         with self._store.transaction():
