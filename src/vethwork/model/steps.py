@@ -210,9 +210,9 @@ class AddRoute(Step):
         metric = f" metric {self.metric}" if self.metric else ""
         to = f"{self.prefix or 'default'}"
         if self.kind != "unicast":
-            return (ip_in(self.netns, f"route replace {self.kind} {to}{metric}"),)
+            return (ip_in(self.netns, f"route replace {self.kind} {to} proto static{metric}"),)
         via = f" via {self.gateway}" if self.gateway else ""
-        return (ip_in(self.netns, f"route replace {to}{via} dev {self.ifname}{metric}"),)
+        return (ip_in(self.netns, f"route replace {to}{via} dev {self.ifname} proto static{metric}"),)
 
     def undo(self) -> tuple[Step, ...]:
         if self.kind == "unicast" or self.prefix is None:
@@ -318,7 +318,7 @@ class ForgetFlows(Step):
     def describe(self) -> tuple[str, ...]:
         to = f" --orig-dst {self.host_ip}" if self.host_ip and not self.host_ip.is_any else ""
         family = f"-f ipv{self.host_ip.version} " if self.host_ip else ""
-        return tuple(
-            f"conntrack -D {family}-p {self.protocol} --dport {port}{to} 2>/dev/null || true"
-            for port in range(self.first, self.last + 1)
-        )
+        one = self.first == self.last
+        port = str(self.first) if one else "$port"
+        forget = f"conntrack -D {family}-p {self.protocol} --dport {port}{to} 2>/dev/null || true"
+        return (forget if one else f"for port in $(seq {self.first} {self.last}); do {forget}; done",)
