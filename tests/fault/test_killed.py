@@ -24,6 +24,7 @@ from vethwork.model.container import Join
 from vethwork.model.names import Name
 from vethwork.model.network import NetworkRequest
 from vethwork.model.ports import Publish
+from vethwork.model.steps import LINK_GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,6 +191,34 @@ OPERATIONS = (
         lambda engine: engine.unpublish("x", Publish.parse("9100-9104:7100-7104/udp")),
         before=ATTACHED,
         after=GONE,
+    ),
+    Operation(
+        "restore",
+        upkeep.restore,
+        before=then(
+            V4,
+            attach("x", "81:80", nets=("new", "old")),
+            lambda _: run(f"ip link del vw-{network_id('new')}"),
+            shell(f"ip link del vw{b'x'.hex().ljust(10, '0')}01", "nft flush table inet vethwork"),
+        ),
+        after=GONE,
+    ),
+    Operation(
+        "gc",
+        upkeep.collect_garbage,
+        before=then(
+            other("o"),
+            attach("x", "81:80", nets=("old",)),
+            attach("y", "82:80", nets=("old",), netns=f"{tools.HOME}/others/o"),
+            shell(
+                f"umount {pinned('x')}",
+                f"ip link add stray1 address 02:00:00:00:00:01 group {LINK_GROUP} type bridge",
+                f"ip link add stray2 group {LINK_GROUP} type veth",
+                "nft add element inet vethwork port4 { tcp . 999 : 10.9.0.250 . 80 }",
+                f"touch {RUN}/netns/stray",
+            ),
+        ),
+        after=then(detach("y"), upkeep.collect_garbage),
     ),
 )
 

@@ -41,6 +41,7 @@ from vethwork.kernel.process import (
     prepare_fork,
     redirect_stdio,
     spawn,
+    stop,
 )
 
 TYPE_CHECKING = False
@@ -122,6 +123,7 @@ def run(spec: Spec, on_started: OnStarted, on_exit: OnExit, detached: bool) -> i
             try:
                 process.go()
             except KernelRefused as error:  # the supervisor is gone and cannot call it
+                stop(process.pid, process.start_time, 0)  # which may have begun before the supervisor could say so
                 on_exit(error.exit_status)
                 raise
             return 0
