@@ -74,10 +74,10 @@ class Stage:
         """Give one command, and take what it says whatever that is."""
 
         def on_host() -> Said:
-            out, err = io.StringIO(), io.StringIO()
+            out, err = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
             with redirect_stdout(out), redirect_stderr(err):
                 status = run(list(arguments))
-            return Said(status, out.getvalue(), err.getvalue())
+            return Said(status, *(each.buffer.getvalue().decode() for each in (out, err)))
 
         return self.host.call(on_host)
 
@@ -86,6 +86,10 @@ class Stage:
         said = self.ask(*arguments)
         assert said.status == 0, f"vethwork {' '.join(arguments)}: {said.err}"
         return said.out
+
+    def do_or_empty(self, *arguments: str) -> str:
+        """Give one command that may not work yet."""
+        return self.ask(*arguments).out
 
     def refused(self, *arguments: str) -> Said:
         """Give one command that does not, and look that it said so and nothing else."""
