@@ -5,6 +5,7 @@
 # make fault    the tests that kill the engine at every step (root)
 # make conformance  the tests with the real container runtimes, installed by apt (root)
 # make format   rewrite the sources the way `make check` wants them
+# make docs     write docs/scenarios anew, from live runs (root); read the difference before you commit it
 # make clean    remove what was installed and built here
 
 PYTHON ?= python3
@@ -14,11 +15,12 @@ CNI_TOOLS := containerd:containerd ctr:containerd runc:runc busybox:busybox-stat
 	/usr/lib/cni/loopback:containernetworking-plugins
 NETAVARK_TOOLS := podman:podman runc:runc busybox:busybox-static /usr/lib/podman/aardvark-dns:aardvark-dns
 DOCKER_TOOLS := dockerd:docker.io busybox:busybox-static
+OCI_TOOLS := runc:runc crun:crun busybox:busybox-static
 KERNEL_TOOLS := ip:iproute2 nft:nftables ping:iputils-ping conntrack:conntrack curl:curl
 
 # One after the other also under make -j: the cheap ones first.
 .NOTPARALLEL:
-.PHONY: demo test check kernel fault conformance format clean
+.PHONY: demo test check kernel fault conformance format docs clean
 
 demo: .venv/.installed
 	$(BIN)/vethwork demo
@@ -40,12 +42,16 @@ fault: .venv/.installed-dev
 	$(BIN)/pytest tests/fault
 
 conformance: .venv/.installed-dev
-	tools/need $(KERNEL_TOOLS) $(CNI_TOOLS) $(NETAVARK_TOOLS) $(DOCKER_TOOLS)
+	tools/need $(KERNEL_TOOLS) $(CNI_TOOLS) $(NETAVARK_TOOLS) $(DOCKER_TOOLS) $(OCI_TOOLS)
 	$(BIN)/pytest tests/conformance
 
 format: .venv/.installed-dev
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+docs: .venv/.installed-dev
+	tools/need $(KERNEL_TOOLS)
+	VETHWORK_WRITE_DOCS=1 $(BIN)/pytest tests/kernel/test_scenarios.py
 
 # Made anew only when pyproject.toml has changed since.
 .venv/.installed: pyproject.toml
