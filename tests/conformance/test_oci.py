@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from tests.conformance.images import NAME, make_image
 from vethwork.testing.lab import Lab
 
 if TYPE_CHECKING:
@@ -297,4 +298,45 @@ def test_the_hook_of_the_hooks_directory_goes_by_the_status(runtime: Runtime, la
     runtime.start("web", bundle)
     assert lab.neighbour.fetch(f"http://{lab.host.v4}:8080/").text == "web"
     runtime.end("web")
+    assert_nothing_left(lab)
+
+
+PODMAN = """[containers]
+default_ulimits = ["nofile=1024:4096", "nproc=1024:1024"]
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runc"
+"""
+
+
+def test_podman_injects_the_hook(lab: Lab, tool: Callable[[str], str]) -> None:
+    """Our file for hooks directories (oci-hooks(5)) is one that the real Podman reads, mark and all."""
+    for name in ("podman", "runc"):
+        tool(name)
+    stage = Path(lab.directory, "stage")
+    lab.host.vethwork("install", "oci", "--root", str(stage))
+    hooks = stage / "etc/containers/oci/hooks.d"
+    said = json.loads((hooks / "vethwork.json").read_text())
+    records = [f"{key}={lab.host.environment[key]}" for key in ("VETHWORK_ROOT", "VETHWORK_RUN")]
+    said["hook"] |= {"path": f"{stage}{said['hook']['path']}", "env": records}
+    (hooks / "vethwork.json").write_text(json.dumps(said))
+    (stage / "containers.conf").write_text(PODMAN)
+    make_image(stage / "image.tar", tool("busybox"), ("httpd", "-f", "-h", "/www"))
+
+    def podman(*words: str) -> str:
+        places = [f"--{name}={stage}/podman/{name}" for name in ("root", "runroot", "tmpdir")]
+        command = ["podman", "--storage-driver=vfs", *places, f"--hooks-dir={hooks}", *words]
+        environment = {"CONTAINERS_CONF": str(stage / "containers.conf")}
+        return lab.host.run(command, env=environment, timeout=60).stdout
+
+    podman("load", "-i", str(stage / "image.tar"))
+    wishes = ["network=bridge", "publish=8080:80"]
+    annotations = [word for wish in wishes for word in ("--annotation", f"io.vethwork.{wish}")]
+    podman("run", "--detach", "--name", "web", "--network", "none", *annotations, NAME)
+    podman("run", "--rm", "--network", "none", NAME, "true")  # not annotated: none of the hook's business
+    assert lab.neighbour.fetch(f"http://{lab.host.v4}:8080/").text == "hello from a container\n"
+    (seen,) = traces(lab).containers
+    assert (seen["owner"], seen["name"]) == ("oci", podman("inspect", "--format", "{{.Id}}", "web").strip())
+    podman("rm", "--force", "--time", "0", "web")
     assert_nothing_left(lab)
