@@ -254,7 +254,7 @@ class Engine:
         path = request.netns or (request.mode.target if request.mode.kind == "ns" else "")
         if request.mode.kind == "container" and not self.rehearses:
             target = self.observer.container(request.mode.target).container
-            if not self.lives(target):
+            if not has_netns(target.netns):
                 raise BadNamespace(
                     f"attach {request.name}: the namespace of {target.name} is gone",
                     hint=f"vethwork rm {target.name}",

@@ -16,7 +16,6 @@ from waitress.adjustments import Adjustments
 from waitress.server import UnixWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
-from vethwork.frontends.docker.document import LARGEST
 from vethwork.service.sockets import may_speak
 
 if TYPE_CHECKING:
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 THREADS = 16
 CONNECTIONS = 500
 IDLE_SECONDS = 60
+READ_BYTES = 32 << 20
+"""What is read of a body, so that one that is too long is answered in the protocol; beyond, the connection ends with 413."""
 GRACE_SECONDS = 10
 """How long the requests that are being worked on may take to end when the service does; the engine undoes what is cut off."""
 
@@ -41,7 +42,7 @@ class Server(UnixWSGIServer):
             connection_limit=CONNECTIONS,
             channel_timeout=IDLE_SECONDS,
             cleanup_interval=10,
-            max_request_body_size=LARGEST,
+            max_request_body_size=READ_BYTES,
             ident=None,
         )
         workers = ThreadedTaskDispatcher()

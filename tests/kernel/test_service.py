@@ -1,0 +1,386 @@
+"""``vethwork serve`` as a process: its socket, its clients, good and bad, and its end."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.kernel.libnetwork import new_id
+from tests.kernel.stage import eventually, links
+from vethwork.store.locks import Locks
+from vethwork.testing.lab import Lab
+from vethwork.testing.machine import SOURCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from vethwork.testing.machine import Machine
+
+NOBODY = 65534
+MIME = "application/vnd.docker.plugins.v1.2+json"
+
+
+class Service:
+    """A running service, and how to speak to it."""
+
+    def __init__(self, host: Machine, path: str) -> None:
+        self.host, self.path = host, path
+        self.process: subprocess.Popen[str]
+        self.start()
+
+    def start(self, **environ: str) -> None:
+        """Start it, and wait until it says that it listens."""
+        self.process = self.popen(**environ)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == f"listening at {self.path}\n"
+
+    def popen(self, **environ: str) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        command = [sys.executable, "-m", "vethwork", "serve", "--docker", self.path]
+        return self.host.popen(command, env={"PYTHONPATH": SOURCE, **environ}, **pipes)
+
+    def stop(self, number: int = signal.SIGTERM) -> str:
+        """End it; gives what it said."""
+        self.process.send_signal(number)
+        out, _ = self.process.communicate(timeout=20)
+        return out
+
+    def connect(self) -> socket.socket:
+        made = socket.socket(socket.AF_UNIX)
+        made.settimeout(20)
+        made.connect(self.path)
+        return made
+
+    def post(self, method: str, body: bytes = b"", verb: str = "POST") -> tuple[int, Any, str]:
+        """One request, as Go's client sends it: with an empty Host header."""
+        with closing(http.client.HTTPConnection("x")) as http_:
+            http_.sock = self.connect()
+            http_.putrequest(verb, f"/{method}", skip_host=True, skip_accept_encoding=True)
+            for header in (("Host", ""), ("Accept", MIME), ("Content-Length", str(len(body)))):
+                http_.putheader(*header)
+            http_.endheaders(body)
+            answer = http_.getresponse()
+            text = answer.read()
+            kind = answer.getheader("Content-Type") or ""
+            return answer.status, json.loads(text) if kind == MIME else text.decode(), kind
+
+    def ask(self, method: str, document: object) -> Any:
+        """One request that is done."""
+        status, said, _ = self.post(method, json.dumps(document).encode())
+        assert (status, said.get("Err")) == (200, None), said
+        return said
+
+
+@contextmanager
+def serving() -> Iterator[Service]:
+    with Lab() as lab:
+        yield Service(lab.host, f"{lab.directory}/plugins/vethwork.sock")
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with serving() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def steady() -> Iterator[Service]:
+    """One that lives through all that is sent to it."""
+    with serving() as made:
+        yield made
+        assert made.stop() == ""
+
+
+def test_it_activates(steady: Service) -> None:
+    for body in (b"", b"{}", b"null"):
+        said = (200, {"Implements": ["NetworkDriver", "IpamDriver"]}, MIME)
+        assert steady.post("Plugin.Activate", body) == said
+    assert steady.post("NetworkDriver.GetCapabilities")[1]["Scope"] == "local"
+
+
+def test_only_root_may_speak(steady: Service) -> None:
+    assert stat.S_IMODE(os.stat(steady.path).st_mode) == 0o600
+    os.chmod(steady.path, 0o666)
+    os.chmod(os.path.dirname(os.path.dirname(steady.path)), 0o755)
+
+    def as_nobody() -> bytes:
+        os.setgroups([])
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        with steady.connect() as made:
+            try:
+                made.sendall(b"POST /Plugin.Activate HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+                return made.recv(100)
+            except (BrokenPipeError, ConnectionResetError):
+                return b""
+
+    assert steady.host.call(as_nobody) == b""
+    assert steady.post("Plugin.Activate")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "status"),
+    [
+        ("NetworkDriver.CreateNetwork", b"", 400),
+        ("NetworkDriver.CreateNetwork", b'{"NetworkID": "a', 400),
+        ("NetworkDriver.CreateNetwork", b"[" * 100_000, 400),
+        ("NetworkDriver.CreateNetwork", b"\xff\xfe\x00", 400),
+        ("NetworkDriver.CreateNetwork", b'{"NetworkID":"' + b"a" * (10 << 20) + b'"}', 400),
+        ("NetworkDriver.Nonsense", b"{}", 404),
+        ("NetworkDriver.AllocateNetwork", b"{}", 404),
+        ("", b"{}", 404),
+        ("../../etc/passwd", b"{}", 404),
+    ],
+    ids=["empty", "truncated", "deep", "binary", "10 MB", "unknown", "swarm", "root", "path"],
+)
+def test_what_is_no_request(steady: Service, method: str, body: bytes, status: int) -> None:
+    got, said, kind = steady.post(method, body)
+    assert got == status
+    assert "Traceback" not in str(said)
+    assert kind != MIME or said["Err"]
+    assert steady.post("Plugin.Activate")[0] == 200
+
+
+def test_a_body_without_end_is_cut_off(steady: Service) -> None:
+    with steady.connect() as made, suppress(BrokenPipeError, ConnectionResetError):
+        made.sendall(b"POST /NetworkDriver.Join HTTP/1.1\r\nContent-Length: 999999999999\r\n\r\n")
+        assert made.recv(100).startswith(b"HTTP/1.1 413")
+    with steady.connect() as made, suppress(BrokenPipeError, ConnectionResetError):
+        made.sendall(b"POST /NetworkDriver.Join HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(1000):
+            made.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+        raise AssertionError("64 MB were taken")
+    assert steady.post("Plugin.Activate")[0] == 200
+
+
+def test_what_is_no_post(steady: Service) -> None:
+    assert steady.post("Plugin.Activate", verb="GET")[0] == 405
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"\0" * 1000,
+        b"nonsense\r\n\r\n",
+        b"POST /Plugin.Activate HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        b"POST /Plugin.Activate HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        b"POST /Plugin.Activate HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /Plugin.Activate HTTP/9.9\r\n\r\n",
+        b"X: " + b"y" * 1_000_000,
+    ],
+    ids=["nothing", "zeros", "nonsense", "length", "negative", "chunks", "version", "header"],
+)
+def test_what_is_no_http(steady: Service, said: bytes) -> None:
+    with steady.connect() as made:
+        try:
+            made.sendall(said)
+            made.shutdown(socket.SHUT_WR)
+            assert b"Traceback" not in made.recv(65536)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+    assert steady.post("Plugin.Activate")[0] == 200
+
+
+def test_chunks(steady: Service) -> None:
+    """Go sends a body whose length it does not know in chunks (RFC 9112)."""
+    with steady.connect() as made:
+        made.sendall(
+            b"POST /NetworkDriver.DiscoverNew HTTP/1.1\r\nHost:\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+        )
+        assert made.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_a_hundred_bad_clients_hold_up_nobody(steady: Service) -> None:
+    idle = [steady.connect() for _ in range(100)]
+    try:
+        for made in idle[:50]:
+            made.sendall(b"POST /NetworkDriver.Join HTTP/1.1\r\nContent-Length: 500\r\n\r\n{")
+        before = time.monotonic()
+        assert steady.post("Plugin.Activate")[0] == 200
+        assert time.monotonic() - before < 2
+    finally:
+        for made in idle:
+            made.close()
+
+
+def test_a_request_that_waits_holds_up_no_other(steady: Service) -> None:
+    """One that needs the world alone waits for whoever has it; others are answered meanwhile."""
+    root = steady.host.environment["VETHWORK_ROOT"]
+    network = {"NetworkID": new_id(), "IPv4Data": [{"Pool": "10.55.0.0/24", "Gateway": "10.55.0.1/24"}]}
+    with Locks(f"{root}/locks") as locks, ThreadPoolExecutor(2) as pool:
+        locks.world(exclusive=True)
+        waiting = [pool.submit(steady.ask, "NetworkDriver.CreateNetwork", network) for _ in range(2)]
+        assert steady.post("Plugin.Activate")[0] == 200
+        assert not any(each.done() for each in waiting)
+        locks.leave_world()
+        assert [each.result(20) for each in waiting] == [{}, {}], "the same network twice is one"
+    steady.ask("NetworkDriver.DeleteNetwork", {"NetworkID": network["NetworkID"]})
+
+
+def test_thirty_networks_and_endpoints_at_once(steady: Service) -> None:
+    def one(number: int) -> None:
+        network, endpoint = {"NetworkID": new_id()}, {"EndpointID": new_id()}
+        data = {"Pool": f"10.60.{number}.0/24", "Gateway": f"10.60.{number}.1/24"}
+        steady.ask("NetworkDriver.CreateNetwork", {**network, "IPv4Data": [data]})
+        interface = {"Address": f"10.60.{number}.2/24"}
+        steady.ask("NetworkDriver.CreateEndpoint", {**network, **endpoint, "Interface": interface})
+        steady.ask("NetworkDriver.Join", {**network, **endpoint, "SandboxKey": "/run/docker/netns/x"})
+        steady.ask("NetworkDriver.Leave", {**network, **endpoint})
+        steady.ask("NetworkDriver.DeleteEndpoint", {**network, **endpoint})
+        steady.ask("NetworkDriver.DeleteNetwork", network)
+
+    with ThreadPoolExecutor(30) as pool:
+        list(pool.map(one, range(30)))
+    assert set(links(steady.host)) == {"lo", "eth0"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_cleanly(service: Service, number: int) -> None:
+    with service.connect() as idle:
+        idle.sendall(b"POST /NetworkDriver.Join HTTP/1.1\r\nContent-Length: 500\r\n\r\n{")
+        assert service.stop(number) == ""
+    assert service.process.returncode == 0
+    assert not os.path.exists(service.path)
+
+
+def test_a_request_that_is_worked_on_is_answered_before_the_end(service: Service) -> None:
+    root = service.host.environment["VETHWORK_ROOT"]
+    network = {"NetworkID": new_id(), "IPv4Data": [{"Pool": "10.55.0.0/24", "Gateway": "10.55.0.1/24"}]}
+    with Locks(f"{root}/locks") as locks, ThreadPoolExecutor(1) as pool:
+        locks.world(exclusive=True)
+        waiting = pool.submit(service.ask, "NetworkDriver.CreateNetwork", network)
+        time.sleep(0.3)
+        service.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        locks.leave_world()
+        assert waiting.result(20) == {}
+    assert service.stop() == ""
+
+
+def test_a_live_socket_is_refused(service: Service) -> None:
+    second = service.popen()
+    out, _ = second.communicate(timeout=20)
+    assert second.returncode == 4
+    assert "another process does" in out
+    assert service.post("Plugin.Activate")[0] == 200
+
+
+def test_a_stale_socket_is_replaced(service: Service) -> None:
+    service.process.kill()
+    service.process.communicate()
+    assert os.path.exists(service.path)
+    service.start()
+    assert service.post("Plugin.Activate")[0] == 200
+
+
+def test_what_is_no_socket_is_left_alone(service: Service) -> None:
+    service.stop()
+    with open(service.path, "w", encoding="ascii") as file:
+        file.write("precious")
+    out, _ = service.popen().communicate(timeout=20)
+    assert "is no socket" in out
+    with open(service.path, encoding="ascii") as file:
+        assert file.read() == "precious"
+
+
+def test_of_two_that_start_at_once_one_serves(service: Service) -> None:
+    service.process.kill()
+    service.process.communicate()
+    both = [service.popen(), service.popen()]
+    assert eventually(lambda: any(each.poll() is not None for each in both))
+    loser = next(each for each in both if each.poll() is not None)
+    assert loser.returncode == 4
+    assert service.post("Plugin.Activate")[0] == 200
+    for each in both:
+        each.kill()
+        each.communicate()
+
+
+def test_somebody_else_s_socket_is_not_taken_away(service: Service) -> None:
+    os.unlink(service.path)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(service.path)
+        service.stop()
+        assert os.path.exists(service.path)
+
+
+def test_what_was_made_is_on_record_after_a_restart(service: Service) -> None:
+    """Docker sends no network again; and it takes leave of endpoints that we have had before."""
+    ids = {"NetworkID": new_id(), "EndpointID": new_id()}
+    data = {"Pool": "10.55.0.0/24", "Gateway": "10.55.0.1/24"}
+    service.ask("NetworkDriver.CreateNetwork", {"NetworkID": ids["NetworkID"], "IPv4Data": [data]})
+    service.process.kill()
+    service.process.communicate()
+    service.start()
+    service.ask("NetworkDriver.CreateEndpoint", ids | {"Interface": {"Address": "10.55.0.2/24"}})
+    service.stop()
+    service.start()
+    joined = service.ask("NetworkDriver.Join", ids | {"SandboxKey": "/run/docker/netns/x"})
+    assert joined["InterfaceName"]["SrcName"] in links(service.host)
+    service.stop()
+    service.start()
+    service.ask("NetworkDriver.Leave", ids)
+    service.ask("NetworkDriver.DeleteEndpoint", ids)
+    service.ask("NetworkDriver.DeleteNetwork", {"NetworkID": ids["NetworkID"]})
+    assert set(links(service.host)) == {"lo", "eth0"}
+
+
+def test_a_request_that_is_killed_is_undone_by_the_next(service: Service) -> None:
+    """Whenever it dies, what the next one finds is whole."""
+    ids = {"NetworkID": new_id(), "EndpointID": new_id()}
+    data = {"Pool": "10.55.0.0/24", "Gateway": "10.55.0.1/24"}
+    body = json.dumps({"NetworkID": ids["NetworkID"], "IPv4Data": [data]}).encode()
+    for delay in (0.0, 0.002, 0.004, 0.008, 0.016, 0.03):
+
+        def send() -> None:
+            with suppress(OSError, http.client.HTTPException):
+                service.post("NetworkDriver.CreateNetwork", body)
+
+        client = threading.Thread(target=send)
+        client.start()
+        time.sleep(delay)
+        service.process.kill()
+        service.process.communicate()
+        client.join()
+        service.start()
+        service.ask("NetworkDriver.CreateNetwork", json.loads(body))
+        service.ask("NetworkDriver.DeleteNetwork", {"NetworkID": ids["NetworkID"]})
+        assert set(links(service.host)) == {"lo", "eth0"}
+
+
+def test_systemd_is_told(service: Service, tmp_path: Path) -> None:
+    service.stop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.settimeout(10)
+        systemd.bind(str(tmp_path / "notify"))
+        service.start(NOTIFY_SOCKET=str(tmp_path / "notify"))
+        assert systemd.recv(100) == b"READY=1"
+        service.stop()
+        assert systemd.recv(100) == b"STOPPING=1"
+
+
+def test_a_damaged_state_file_is_told_and_survived(service: Service) -> None:
+    path = f"{service.host.environment['VETHWORK_ROOT']}/state.db"
+    for each in (path, f"{path}-wal", f"{path}-shm"):
+        if os.path.exists(each):
+            os.unlink(each)
+    with open(path, "wb") as file:
+        file.write(b"nonsense" * 1000)
+    request = json.dumps({"NetworkID": new_id()}).encode()
+    status, said, _ = service.post("NetworkDriver.DeleteNetwork", request)
+    assert (status, "damaged" in said["Err"]) == (200, True)
+    assert service.post("NetworkDriver.DeleteNetwork", request)[1] == {}
