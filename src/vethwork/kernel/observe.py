@@ -40,9 +40,7 @@ def see_host(kernel: Kernel) -> HostSeen:
         mtus=tuple([link.mtu for link in links]),
         bridges=tuple([link.ifname for link in links if link.kind == "bridge"]),
         forwarding=tuple([version for version, path in switches.items() if sysctl.read(path) == "1"]),
-        ra_links=tuple(
-            [link.ifname for link in links if sysctl.read(f"ipv6/conf/{link.ifname}/accept_ra") == "1"]
-        ),
+        ra_links=tuple([link.ifname for link in links if _hears_routers(link)]),
         ipv6=ipv6,
     )
 
