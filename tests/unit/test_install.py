@@ -73,7 +73,9 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Stage:
+def stage(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Stage:
+    for name in ("VETHWORK_ROOT", "VETHWORK_RUN"):
+        monkeypatch.delenv(name, raising=False)
     root = tmp_path / "root"
     root.mkdir()
     return Stage(root, capsys)
@@ -227,6 +229,12 @@ def test_what_cannot_be_written_leaves_nothing(stage: Stage) -> None:
     before = stage.tree()
     assert "etc" in stage.refused(5, "install", "cni")
     assert stage.tree() == before
+
+
+def test_records_that_are_elsewhere(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "VETHWORK_ROOT" not in stage.good("install", "oci")
+    monkeypatch.setenv("VETHWORK_ROOT", "/elsewhere")
+    assert "VETHWORK_ROOT is set here" in stage.good("install", "oci")
 
 
 def test_directories_can_be_chosen(stage: Stage) -> None:

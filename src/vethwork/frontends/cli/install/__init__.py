@@ -8,6 +8,7 @@ Rules: nothing is started, stopped or configured beyond the files that are named
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -64,6 +65,9 @@ def _carry_out(target: Target, taking: bool, dry: bool) -> None:
         print(line)
     if not dry:
         print(target.afterwards if taking else target.then)
+    for name in ("VETHWORK_ROOT", "VETHWORK_RUN"):
+        if not taking and not dry and os.environ.get(name):
+            print(f"{name} is set here: what runtimes start must have it in its environment too.")
 
 
 def _prefix(root: str) -> str:

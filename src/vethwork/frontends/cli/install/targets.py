@@ -111,7 +111,8 @@ containers.conf, which is {HELPERS}
 unless it says otherwise. {directory} must come first.
 Check it: 'podman info --format {{{{.Host.NetworkBackend}}}}' must say netavark, and after 'podman run -d ...'
 'vethwork ps' must show the container (Podman 4.6 and newer: 'podman info' names the path).
-Containers that run already keep the network they have: stop them before, and start them now."""
+Containers that run already keep the network they have: stop them first, and start them then. A bridge that the other
+netavark has left is in the way ('the host has a link podman0 already'): ip link del podman0."""
     afterwards = (
         "Podman finds its own netavark again. Containers that run keep their network: stop and start them."
     )
