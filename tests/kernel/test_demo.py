@@ -146,8 +146,13 @@ def test_nothing_failed_and_the_result_is_told(told: str) -> None:
 
 def test_both_positions_of_the_switch_are_tried(told: str, kernel_option: Callable[[str], None]) -> None:
     kernel_option("CONFIG_BRIDGE_NETFILTER")
-    assert told.count("✓ web fetches http://192.0.2.2:8080/") == 3
-    assert "ok       br_netfilter, IPv4: on" in told
+    times = told.count("✓ web fetches http://192.0.2.2:8080/")
+    if os.path.exists("/proc/sys/net/bridge"):
+        assert times == 3
+        assert "ok       br_netfilter, IPv4: on" in told
+    else:
+        assert times == 2
+        assert "This machine has not loaded br_netfilter" in told
 
 
 def test_the_picture_shows_who_is_where(told: str) -> None:

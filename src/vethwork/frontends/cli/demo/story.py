@@ -44,7 +44,8 @@ def _cable(scene: Scene) -> None:
     scene.type("network create cable --driver p2p")
     scene.type(f"run -d --name ada --net cable {SLEEP}")
     scene.tell.say(
-        "What will it take to give bob the other end? Any command that changes something tells, if asked."
+        "What will it take to give bob the other end? Any command that changes something tells, if asked. (… is the "
+        "directory where namespaces are pinned.)"
     )
     said = scene.type(f"run -d --name bob --net cable --dry-run {SLEEP}")
     pins = f"{scene.lab.directory}/host/run/netns"
