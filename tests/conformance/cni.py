@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from vethwork.kernel import libc
 from vethwork.testing.machine import SOURCE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from vethwork.testing.machine import Machine
@@ -63,15 +65,17 @@ def install(host: Machine, binaries: Path, configurations: Path, *lists: dict[st
         (configurations / f"{10 + place}-{each['name']}.conflist").write_text(json.dumps(each))
 
 
-def cover(path: str, scratch: Path) -> None:
-    """Lay a writable layer over a directory, in this session's mount namespace: what is written goes to ``scratch``."""
-    upper, work = scratch / "upper", scratch / "work"
-    for each in (upper, work):
-        each.mkdir(parents=True)
-    layers = f"lowerdir={path},upperdir={upper},workdir={work}"
-    subprocess.run(["mount", "-t", "overlay", "vethwork-tests", "-o", layers, path], check=True, timeout=10)
-
-
-def uncover(path: str) -> None:
-    """Take the layer away again."""
-    libc.umount(path, libc.MNT_DETACH)
+@contextmanager
+def covered(scratch: Path, *paths: str) -> Iterator[None]:
+    """Lay a writable layer over directories, in this session's mount namespace: what is written goes to ``scratch``."""
+    with ExitStack() as stack:
+        for path in paths:
+            upper, work = (scratch / kind / path.strip("/") for kind in ("upper", "work"))
+            for each in (upper, work):
+                each.mkdir(parents=True)
+            layers = f"lowerdir={path},upperdir={upper},workdir={work}"
+            subprocess.run(
+                ["mount", "-t", "overlay", "vethwork-tests", "-o", layers, path], check=True, timeout=10
+            )
+            stack.callback(libc.umount, path, libc.MNT_DETACH)
+        yield

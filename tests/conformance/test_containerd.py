@@ -15,13 +15,12 @@ import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.conformance.cni import SUBNET4, SUBNET6, conflist, cover, install, uncover
+from tests.conformance.cni import SUBNET4, SUBNET6, conflist, covered, install
 from tests.conformance.cri import CallFailed, Pods
 from tests.conformance.images import NAME, make_image
 from vethwork.testing.lab import Lab
@@ -116,12 +115,9 @@ def containerd(tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], s
     for name in ("containerd", "ctr", "runc", "busybox", "mount"):
         tool(name)
     scratch = tmp_path_factory.mktemp("containerd")
-    with ExitStack() as stack:
-        for path in ("/opt", "/etc"):
-            cover(path, scratch / path.strip("/"))
-            stack.callback(uncover, path)
+    # libcni keeps what ADD said in /var/lib/cni.
+    with covered(scratch, "/opt", "/etc", "/var/lib"), Lab() as lab:
         shutil.rmtree("/etc/cni", ignore_errors=True)
-        lab = stack.enter_context(Lab())
         install(lab.host, Path("/opt/cni/bin"), Path("/etc/cni/net.d"), conflist(subnets=(SUBNET4, SUBNET6)))
         shutil.copy("/usr/lib/cni/loopback", "/opt/cni/bin")
         yield Containerd(lab, scratch, tool("busybox"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.conformance.cni import SUBNET4, SUBNET6, conflist, install
+from tests.conformance.cni import SUBNET4, SUBNET6, conflist, covered, install
 from tests.conformance.images import NAME, make_image
 from vethwork.testing.lab import Lab
 
@@ -78,8 +78,10 @@ class Podman:
 def podman(tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], str]) -> Iterator[Podman]:
     for name in ("podman", "runc", "busybox"):
         tool(name)
-    with Lab() as lab:
-        made = Podman(lab, tmp_path_factory.mktemp("podman"), tool("busybox"))
+    scratch = tmp_path_factory.mktemp("podman")
+    # libcni keeps what ADD said in /var/lib/cni.
+    with covered(scratch, "/etc", "/var/lib"), Lab() as lab:
+        made = Podman(lab, scratch, tool("busybox"))
         try:
             yield made
         finally:

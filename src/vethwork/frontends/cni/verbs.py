@@ -18,7 +18,6 @@ from vethwork.frontends.cni.network import OWNER, parse_name, parse_network
 from vethwork.frontends.cni.result import Added, parse_previous, result_document
 from vethwork.interfaces import add_interface, remove_interface
 from vethwork.model.container import AttachRequest, Mode
-from vethwork.upkeep import collect_unlisted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -130,6 +129,8 @@ def _differences(result: Section, ifname: str, have: check.InterfaceSeen) -> lis
 
 def collect(call: Call, document: Section, version: str) -> Answer:
     """GC: take off the network what the runtime does not list. Raises Incomplete."""
+    from vethwork.upkeep import collect_unlisted  # which loads what starts and stops processes
+
     keys = ("cni.dev/valid-attachments", "cni.dev/attachments")
     listed = [section for key in keys for section in document.sections(key)]
     keep = frozenset([(section.text("containerID"), section.text("ifname")) for section in listed])
