@@ -10,8 +10,9 @@
     intents      ┘
 
 Rules: a transaction is short and no kernel work is done in one. What must be unique is UNIQUE in the schema: an address and
-a port have one owner whatever the code above believes. Records are JSON of ``model.record.to_data``; columns beside the
-record are there to be searched.
+a port have one owner whatever the code above believes. An intent's number is never given
+again: who looks for the dead may come when they were cleared up after. Records are JSON of ``model.record.to_data``;
+columns beside the record are there to be searched.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ CREATE INDEX ranges ON ports (protocol, first, last) WHERE last > first;
 CREATE INDEX ports_of ON ports (container);
 CREATE TABLE processes (container TEXT PRIMARY KEY, record TEXT) WITHOUT ROWID;
 CREATE TABLE forwarding (version INTEGER PRIMARY KEY, record TEXT);
-CREATE TABLE intents (id INTEGER PRIMARY KEY, verb TEXT, subject TEXT, plan TEXT);
+CREATE TABLE intents (id INTEGER PRIMARY KEY AUTOINCREMENT, verb TEXT, subject TEXT, plan TEXT);
 """
 VOLATILE = ("containers", "endpoints", "leases", "cursors", "ports", "processes", "forwarding", "intents")
 
