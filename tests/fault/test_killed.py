@@ -19,15 +19,14 @@ from tests.fault import world as tools
 from tests.fault.world import RUN, World, bare_netns, in_world, request, run, sql
 from vethwork import upkeep
 from vethwork.errors import ConflictError, NotFound
-from vethwork.model.address import Prefix
 from vethwork.model.container import Join
 from vethwork.model.names import Name
-from vethwork.model.network import NetworkRequest
 from vethwork.model.ports import Publish
 from vethwork.model.steps import LINK_GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from tests.fault.world import Seen
     from vethwork.engine import Engine
@@ -53,15 +52,14 @@ class Operation(NamedTuple):
         return self.name
 
 
-def network(name: str, *subnets: str, **wish: object) -> Act:
+def network(name: str, *subnets: str, **wish: Any) -> Act:
     """The creation of a network."""
-    prefixes = tuple(Prefix.parse(each) for each in subnets)
-    return lambda engine: engine.create_network(NetworkRequest(Name(name), subnets=prefixes, **wish))
+    return lambda engine: engine.create_network(tools.network(name, *subnets, **wish))
 
 
-def attach(name: str, *publishes: str, **wish: object) -> Act:
+def attach(name: str, *publishes: str, **wish: Any) -> Act:
     """The attachment of a container."""
-    return lambda engine: engine.attach(request(name, *publishes, **wish))  # type: ignore[arg-type]
+    return lambda engine: engine.attach(request(name, *publishes, **wish))
 
 
 def detach(*names: str) -> Act:
@@ -71,9 +69,13 @@ def detach(*names: str) -> Act:
 
 def remove(*names: str) -> Act:
     """The removal of networks, as far as they are there."""
-    return lambda engine: [
-        engine.remove_network(name) for name in names if engine.store.network(name) is not None
-    ]
+
+    def act(engine: Engine) -> None:
+        for name in names:
+            if engine.store.network(name) is not None:
+                engine.remove_network(name)
+
+    return act
 
 
 def then(*acts: Act) -> Act:
@@ -343,7 +345,24 @@ def test_the_same_again_goes_on_where_the_killed_one_died(operation: Operation) 
     in_world(scenario)
 
 
-UNDONE = [each for each in OPERATIONS if each.name.startswith(("create", "attach", "connect", "publish"))]
+UNDONE = [
+    each
+    for each in OPERATIONS
+    if each.name
+    in (
+        "create network dual stack",
+        "create network p2p",
+        "attach with ports",
+        "attach to two networks",
+        "attach given namespace",
+        "attach to container",
+        "attach second end",
+        "attach second end, where the parked one is gone",
+        "connect",
+        "connect to a cable",
+        "publish",
+    )
+]
 
 
 @pytest.mark.parametrize("operation", UNDONE, ids=repr)
@@ -395,7 +414,7 @@ def test_who_clears_up_is_killed_too(operation: Operation) -> None:
         with world.engine() as engine:
             operation.after(engine)
         states: dict[bool, list[tuple[str, Seen]]] = {}
-        for first in (steps // 2, steps - 2):
+        for first in (steps - 2,):
             for second in count():
                 start_from(world, operation)
                 assert not world.victim(operation.work, first)

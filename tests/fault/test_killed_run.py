@@ -18,7 +18,7 @@ import pytest
 from tests.fault.world import World, in_world, request, sql
 from vethwork import runtime, upkeep
 from vethwork.errors import KernelRefused
-from vethwork.kernel.process import Process
+from vethwork.kernel.process import Process, is_alive
 from vethwork.model.process import RunOptions
 from vethwork.store.database import Store
 
@@ -166,7 +166,7 @@ def test_a_long_run_whose_keeper_is_killed_at_every_milestone(remove: bool) -> N
                 runtime.sweep(engine)
                 row = engine.store.process("x")
                 there = engine.store.container("x") is not None
-                alive = row is not None and runtime.is_alive(row.pid, row.start_time)
+                alive = row is not None and is_alive(row.pid, row.start_time)
             assert not (inhabitants("1234") and not there), f"{died}: it runs without a container"
             if remove and alive:
                 for pid in inhabitants("1234"):

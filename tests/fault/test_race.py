@@ -7,17 +7,17 @@ import random
 import signal
 import time
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fault.world import RUN, World, bare_netns, in_world, our_links, pins, ruleset, run, sql
+from tests.fault.world import RUN, World, bare_netns, in_world, network, our_links, pins, ruleset, run, sql
 from vethwork import upkeep
 from vethwork.errors import ConflictError, KernelRefused, NotFound, RequestError
-from vethwork.model.address import Address, Prefix
+from vethwork.model.address import Address
 from vethwork.model.container import Join
 from vethwork.model.names import Name
-from vethwork.model.network import NetworkRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,15 +36,10 @@ def at_once(world: World, work: Callable[[int], object], processes: int = PROCES
         os.read(reading, 1)
         return work(number)
 
-    children = [world.processes.fork(lambda number=number: begin(number)) for number in range(processes)]
+    children = [world.processes.fork(partial(begin, number)) for number in range(processes)]
     os.close(reading)
     os.close(writing)
     return [child.result(DEADLINE) for child in children]
-
-
-def network(name: str, *subnets: str, **wish: bool) -> NetworkRequest:
-    """The wish for a network."""
-    return NetworkRequest(Name(name), subnets=tuple(Prefix.parse(each) for each in subnets), **wish)
 
 
 def assert_no_address_twice() -> None:
@@ -231,7 +226,7 @@ def test_both_ends_of_a_cable_at_once() -> None:
     def scenario(world: World) -> None:
         world.settle()
         with world.engine() as engine:
-            engine.create_network(network("cable", "10.7.0.0/29", driver="p2p"))  # type: ignore[arg-type]
+            engine.create_network(network("cable", "10.7.0.0/29", driver="p2p"))
 
         def work(number: int) -> None:
             for _ in range(ROUNDS):
@@ -314,7 +309,7 @@ def test_some_are_killed_while_others_work() -> None:
     def scenario(world: World) -> None:
         world.settle()
         with world.engine() as engine:
-            engine.create_network(network("cable", "10.7.0.0/28", driver="p2p"))  # type: ignore[arg-type]
+            engine.create_network(network("cable", "10.7.0.0/28", driver="p2p"))
 
         def work(number: int) -> None:
             for turn in range(ROUNDS):
@@ -325,9 +320,12 @@ def test_some_are_killed_while_others_work() -> None:
 
         def die(number: int) -> None:
             dice = random.Random(number)
-            with world.engine(
-                watch=lambda _: dice.random() < 0.08 and os.kill(os.getpid(), signal.SIGKILL)
-            ) as engine:
+
+            def watch(_: object) -> None:
+                if dice.random() < 0.08:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            with world.engine(watch=watch) as engine:
                 for turn in range(1000):
                     net = "cable" if dice.random() < 0.3 else "old"
                     try:
@@ -341,9 +339,9 @@ def test_some_are_killed_while_others_work() -> None:
                     except ConflictError:
                         continue
 
-        workers = [world.processes.fork(lambda number=number: work(number)) for number in range(4)]
+        workers = [world.processes.fork(partial(work, number)) for number in range(4)]
         for number in range(24):
-            child = world.processes.fork(lambda number=number: die(number))
+            child = world.processes.fork(partial(die, number))
             with pytest.raises(ChildProcessError):
                 child.result(DEADLINE)
         for worker in workers:

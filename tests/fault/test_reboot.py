@@ -5,15 +5,26 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from functools import partial
 
 import pytest
 
-from tests.fault.world import HOME, ROOT, RUN, World, in_world, our_links, request, rows, ruleset, run, sql
+from tests.fault.world import (
+    HOME,
+    ROOT,
+    RUN,
+    World,
+    in_world,
+    network,
+    our_links,
+    request,
+    rows,
+    ruleset,
+    run,
+    sql,
+)
 from vethwork import upkeep
 from vethwork.kernel import libc
-from vethwork.model.address import Prefix
-from vethwork.model.names import Name
-from vethwork.model.network import NetworkRequest
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -41,13 +52,10 @@ def furnish(world: World) -> None:
     """Networks of every kind, with containers and ports."""
     world.settle()
     with world.engine() as engine:
-        for name, wish in {
-            "plain": {},
-            "isolated": {"isolated": True},
-            "internal": {"internal": True},
-        }.items():
-            engine.create_network(NetworkRequest(Name(name), ipv6=True, **wish))
-        engine.create_network(NetworkRequest(Name("cable"), driver="p2p"))
+        engine.create_network(network("plain", ipv6=True))
+        engine.create_network(network("isolated", ipv6=True, isolated=True))
+        engine.create_network(network("internal", ipv6=True, internal=True))
+        engine.create_network(network("cable", driver="p2p"))
         engine.attach(request("x", "81:80", "9000-9010:9000-9010", nets=("plain", "old", "isolated")))
         engine.attach(request("y", nets=("cable",)))
 
@@ -134,7 +142,7 @@ def test_who_opens_the_file_second_after_a_reboot_forgets_nothing() -> None:
             with world.engine() as engine:
                 engine.attach(request(f"c{number}", nets=("old",)))
 
-        for child in [world.processes.fork(lambda number=number: work(number)) for number in range(8)]:
+        for child in [world.processes.fork(partial(work, number)) for number in range(8)]:
             child.result(30)
         assert sql("SELECT count(*) FROM containers") == [(8,)]
 
@@ -160,7 +168,7 @@ def test_an_intent_of_the_last_boot_is_void() -> None:
 def test_a_network_that_was_being_made_when_the_machine_went_down_is_not_there() -> None:
     def scenario(world: World) -> None:
         world.settle()
-        make = NetworkRequest(Name("new"), subnets=(Prefix.parse("10.8.0.0/24"),))
+        make = network("new", "10.8.0.0/24")
         assert not world.victim(lambda engine: engine.create_network(make), 3)
         reboot()
         with world.engine() as engine:

@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from tests.fault.world import World, in_world, sql, watch_all
+from tests.fault.world import World, in_world, network, sql, watch_all
 from vethwork.frontends.cli import main as cli
 
 
@@ -60,8 +60,6 @@ def test_a_signal_at_every_milestone(command: str, number: int) -> None:
         world.settle()
         if "connect" in command:
             with world.engine() as engine:
-                from tests.fault.test_race import network
-
                 engine.create_network(network("new", "10.7.0.0/24"))
         before = world.seen()
         for at in count():

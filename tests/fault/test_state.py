@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fault.world import ROOT, World, in_world, our_links, pins, request, ruleset, run, sql
+from tests.fault.world import ROOT, World, in_world, network, our_links, pins, request, ruleset, run, sql
 from vethwork import upkeep
 from vethwork.engine import Engine
 from vethwork.errors import StateError
-from vethwork.model.address import Prefix
-from vethwork.model.names import Name
-from vethwork.model.network import NetworkRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,9 +62,7 @@ def attach_x(engine: Engine) -> None:
 
 CHANGES: dict[str, tuple[Act, Act]] = {
     "create network": (
-        lambda engine: engine.create_network(
-            NetworkRequest(Name("new"), subnets=(Prefix.parse("10.8.0.0/24"),))
-        ),
+        lambda engine: engine.create_network(network("new", "10.8.0.0/24")),
         lambda engine: None,
     ),
     "attach": (
@@ -241,7 +236,7 @@ def test_a_damaged_file_is_kept_beside_and_the_next_call_works(name: str) -> Non
         assert kept == damaged or name == "the records are cut"
         with world.engine() as engine:
             assert engine.networks() == ()
-            engine.create_network(NetworkRequest(Name("new"), subnets=(Prefix.parse("10.8.0.0/24"),)))
+            engine.create_network(network("new", "10.8.0.0/24"))
             engine.attach(request("x", "81:80", nets=("new",)))
             report = upkeep.collect_garbage(engine)
             assert report, "nothing was found"

@@ -124,9 +124,7 @@ class World:
         """A network with a container on it that serves on port 80, published as 8080."""
         with self.engine() as engine:
             self.number(1)
-            engine.create_network(
-                NetworkRequest(Name("old"), subnets=(Prefix.parse("10.9.0.0/24"),), ipv6=True)
-            )
+            engine.create_network(network("old", "10.9.0.0/24", ipv6=True))
             self.attach(engine, "settled", "8080:80", nets=("old",), ip="10.9.0.7")
             netns = engine.inspect("settled").container.netns
         self.serve(netns, 80, "settled")  # no state file is open: it must not cross a fork
@@ -239,6 +237,11 @@ def request(
     ports = tuple(Publish.parse(each) for each in publishes)
     path = NetnsPath.parse(netns) if netns else None
     return AttachRequest(name.encode().hex().ljust(32, "0")[:32], Name(name), mode, joins, ports, path)
+
+
+def network(name: str, *subnets: str, **wish: Any) -> NetworkRequest:
+    """The wish for a network."""
+    return NetworkRequest(Name(name), subnets=tuple(Prefix.parse(each) for each in subnets), **wish)
 
 
 def in_world(scenario: Callable[[World], Result], timeout: float = DEADLINE) -> Result:
