@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vethwork.model import steps as do
 from vethwork.model.address import Address, Interface, Mac, Prefix
 from vethwork.model.ruleset import Span
+from vethwork.model.traffic import CreateIfb, DivertIngress, Rate, ShapeLink
 from vethwork.plan.ruleset import TABLES
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class FakeLink:
     master: int = 0
     peer: int = 0
     hairpin: bool = False
+    rate: Rate | None = None
+    diverted: str = ""
     addresses: frozenset[Interface] = frozenset()
     sysctls: dict[str, str] = field(default_factory=dict)
 
@@ -183,7 +186,9 @@ class FakeKernel:
         near, far = self._number(), self._number()
         link = FakeLink(near, "veth", Mac(0), step.mtu, up=bool(master), master=master, peer=far)
         self._make(HOST, step.host_ifname, link, step)
-        self._make(step.netns, step.ifname, FakeLink(far, "veth", step.mac, step.mtu, peer=near), step)
+        # A container's end of a bridged pair does not carry our mark: it goes with the other end.
+        end = FakeLink(far, "veth", step.mac, step.mtu, ours=not step.master, peer=near)
+        self._make(step.netns, step.ifname, end, step)
 
     def create_macvlan(self, step: do.CreateMacvlan) -> None:
         """It cannot be larger than what it sits on."""
@@ -232,6 +237,19 @@ class FakeKernel:
         if not link.master:
             raise Refused(EINVAL, step)
         link.hairpin = True
+
+    def create_ifb(self, step: CreateIfb) -> None:
+        """Up."""
+        self._make(HOST, step.ifname, FakeLink(self._number(), "ifb", Mac(0), step.mtu, up=True), step)
+
+    def divert(self, step: DivertIngress) -> None:
+        """To a link that is there."""
+        self._link(HOST, step.ifb, step)
+        self._link(HOST, step.ifname, step).diverted = step.ifb
+
+    def shape(self, step: ShapeLink) -> None:
+        """What leaves."""
+        self._link(HOST, step.ifname, step).rate = step.rate
 
     # Addresses, routes, sysctls.
 
@@ -347,6 +365,9 @@ DOERS: dict[type[do.Step], Callable[[FakeKernel, Any], None]] = {
     do.CreateMacvlan: FakeKernel.create_macvlan,
     do.MoveLink: FakeKernel.move_link,
     do.DeleteLink: FakeKernel.delete_link,
+    CreateIfb: FakeKernel.create_ifb,
+    DivertIngress: FakeKernel.divert,
+    ShapeLink: FakeKernel.shape,
     do.SetLinkUp: FakeKernel.set_up,
     do.JoinBridge: FakeKernel.join_bridge,
     do.HairpinPort: FakeKernel.hairpin,

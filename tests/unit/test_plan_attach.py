@@ -13,12 +13,21 @@ from tests.unit.golden import assert_golden
 from tests.unit.world import FOREIGN, World
 from vethwork.errors import ConflictError, NotFound, RequestError
 from vethwork.model.address import Address, Interface, Mac, Prefix
-from vethwork.model.container import AttachRequest, Container, Endpoint, Join, Mode, Publication, Range
+from vethwork.model.container import (
+    AWAITED,
+    AttachRequest,
+    Container,
+    Endpoint,
+    Join,
+    Mode,
+    Publication,
+    Range,
+)
 from vethwork.model.names import IfName, Name, NetnsPath
 from vethwork.model.network import Network, NetworkRequest, Way
 from vethwork.model.ports import Publish
 from vethwork.model.process import ProcessRow, RunOptions
-from vethwork.model.snapshot import AttachSeen
+from vethwork.model.snapshot import AttachSeen, ContainerSeen
 from vethwork.model.steps import (
     AddRoute,
     ChangeElements,
@@ -28,6 +37,7 @@ from vethwork.model.steps import (
     SetLinkUp,
     SetSysctl,
 )
+from vethwork.model.traffic import Bandwidth, Rate
 from vethwork.plan.attach import plan_attach, plan_connect, plan_reattach
 from vethwork.plan.detach import plan_disconnect
 from vethwork.plan.handover import plan_hand_over
@@ -37,6 +47,7 @@ if TYPE_CHECKING:
     from vethwork.model.plan import Plan
 
 WEB = Mode("network", "web")
+RATE = Rate(8_000_000, 20_000)
 
 
 def join(network: str, *asked: str, **fields: object) -> Join:
@@ -611,3 +622,94 @@ def test_a_link_is_handed_over_only_where_that_was_agreed(world: World) -> None:
         plan_hand_over(seen)
     with pytest.raises(NotFound):
         world.container("gone")
+
+
+def test_what_was_handed_over_is_laid_on_the_host(world: World) -> None:
+    world.do(world.create_network(network("own", "10.8.0.0/29", mtu=1400)))
+    for name in ("web", "inner"):
+        (container, endpoint, *_) = world.attach("c", WEB, (join(name),)).adds
+        assert isinstance(container, Container)
+        assert isinstance(endpoint, Endpoint)
+        handed = container.replace(mode="handed", netns="", pinned=False, handed=True)
+        row = world.row(Network, name)
+        plan = plan_hand_over(ContainerSeen(handed, (endpoint,), (), (row,), ()))
+        kinds = [type(step).__name__ for step in plan.steps]
+        assert kinds == ["DeleteLink", "CreateVeth", *(["HairpinPort"] if row.routed else [])]
+
+
+# How fast ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ingress", "egress", "kinds"),
+    [
+        (RATE, None, ["ShapeLink"]),
+        (None, RATE, ["CreateIfb", "DivertIngress", "ShapeLink"]),
+        (RATE, RATE, ["ShapeLink", "CreateIfb", "DivertIngress", "ShapeLink"]),
+    ],
+)
+def test_bandwidth_is_limited_on_the_host(
+    world: World, ingress: Rate | None, egress: Rate | None, kinds: list[str]
+) -> None:
+    clean = world.kernel.state()
+    plan = world.attach("c", WEB, (join("web", bandwidth=Bandwidth(ingress, egress)),))
+    assert [name for step in plan.steps if (name := type(step).__name__) in {*kinds}] == kinds
+    world.do(plan)
+    world.do(world.detach("c"))
+    assert world.kernel.state() == clean
+
+
+def test_bandwidth_that_cannot_be_limited_is_refused(world: World) -> None:
+    limited = Bandwidth(RATE, None)
+    for name, driver in (("cable", "p2p"), ("wire", "macvlan")):
+        why = f"join {name}: a {driver} network has no end to limit bandwidth at"
+        assert refusal(world.attach, "c", WEB, (join(name, bandwidth=limited),)).startswith(why)
+    small = Bandwidth(None, Rate(8000, 1513))
+    why = "join web: a burst of 1513 bytes does not hold one packet of 1514"
+    assert refusal(world.attach, "c", WEB, (join("web", bandwidth=small),)) == why
+
+
+@pytest.mark.parametrize(
+    ("bits", "burst", "made"),
+    [(0, 0, None), (8, 8, Rate(8, 1)), (8_000_000, 160_000, RATE), (8, 1 << 40, Rate(8, 0xFFFFFFFF))],
+)
+def test_a_rate_is_made_of_bits(bits: int, burst: int, made: Rate | None) -> None:
+    assert Rate.check("it", bits, burst, -14) == made
+    if made is not None:
+        assert made.burst <= made.limit <= 0xFFFFFFFF
+
+
+@pytest.mark.parametrize(("bits", "burst"), [(0, 8), (8, 0), (7, 8), (8, 7), (-8, 8), (1 << 63, 8)])
+def test_a_rate_that_lets_nothing_through_is_refused(bits: int, burst: int) -> None:
+    assert (
+        refusal(Rate.check, "it", bits, burst)
+        == "it: a rate needs its bits in a second and a burst, both positive"
+    )
+
+
+def handed(world: World, *names: str, **fields: object) -> Plan:
+    """Attach a container whose links somebody else moves."""
+    joins = tuple(join(name) for name in names)
+    seen = AttachSeen(tuple(world.network(each) for each in joins), (), None, "/pin")
+    request = AttachRequest("0" * 32, Name("h"), WEB, joins, handed=True).replace(**fields)
+    return plan_attach(request, seen)
+
+
+def test_links_that_somebody_else_moves_are_awaited(world: World) -> None:
+    plan = handed(world, "web")
+    (container, endpoint) = plan.adds
+    assert isinstance(container, Container)
+    assert isinstance(endpoint, Endpoint)
+    assert (container.netns, container.pinned, endpoint.ifname) == (AWAITED, False, f"vwi{endpoint.id}")
+    assert [type(step) for step in plan.steps] == [ChangeElements]
+    seen = ContainerSeen(container, (endpoint,), (), (world.row(Network, "web"),), ())
+    why = "connect h: its interfaces are made for cli, which configures them (ask cli for it)"
+    assert refusal(plan_connect, join("db"), seen, world.network(join("db"))) == why
+
+
+def test_only_a_bridges_links_can_be_moved_by_somebody_else(world: World) -> None:
+    why = "attach h: links that somebody else moves are those of a network"
+    assert refusal(handed, world, mode=Mode("none")) == why
+    assert refusal(handed, world, "web", netns=NetnsPath(FOREIGN)) == why
+    why = "join wire: only a bridge has links that somebody else can move"
+    assert refusal(handed, world, "wire") == why

@@ -21,12 +21,14 @@ from vethwork.model.container import Container, Endpoint, Join, Mode, Publicatio
 from vethwork.model.names import IfName, Name, NetnsPath
 from vethwork.model.network import Network, NetworkRequest, Way
 from vethwork.model.ports import Publish
+from vethwork.model.traffic import Bandwidth, Rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vethwork.model.plan import Plan
 
+RATE = Rate(8_000_000, 20_000)
 NETWORKS = ["n0", "n1", "n2"]
 CONTAINERS = ["c0", "c1", "c2"]
 V4 = {name: Prefix.parse(f"10.{place}.0.0/29") for place, name in enumerate(NETWORKS)}
@@ -70,6 +72,7 @@ def joins(draw: st.DrawFn, name: str) -> Join:
         ifname=draw(st.sampled_from([None, None, IfName("eth1"), IfName("net0")])),
         host_ifname=draw(st.sampled_from([None, None, None, IfName("outer"), IfName("theirs")])),
         metric=draw(st.sampled_from([None, 100])),
+        bandwidth=draw(st.sampled_from([None, None, Bandwidth(RATE, None), Bandwidth(None, RATE)])),
         default_route=draw(st.sampled_from([None, False])),
     )
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vethwork.errors import RequestError
 from vethwork.model.address import Address
-from vethwork.model.ports import PROTOCOLS, Publish
+from vethwork.model.ports import PROTOCOLS, Publish, merged
 
 
 def publish(protocol: str, host: str, first: int, container: int, count: int = 1) -> Publish:
@@ -195,3 +195,27 @@ def meant(each: Publish) -> set[tuple[str, str, int]]:
 def test_two_overlap_if_a_packet_could_mean_either(one: Publish, other: Publish) -> None:
     assert one.overlaps(other) == bool(meant(one) & meant(other))
     assert one.overlaps(other) == other.overlaps(one)
+
+
+def ways(each: Publish) -> set[tuple[str, str, int, int]]:
+    """Which port leads to which."""
+    return {
+        (each.protocol, str(each.host_ip), each.host_port + offset, each.container_port + offset)
+        for offset in range(each.count)
+    }
+
+
+@given(
+    st.lists(
+        st.builds(Publish, st.sampled_from(["tcp", "udp"]), st.none(), st.integers(1, 6), st.integers(1, 6))
+    )
+)
+def test_neighbours_are_merged_and_lead_where_they_led(publishes: list[Publish]) -> None:
+    found = merged(publishes)
+    assert set().union(*map(ways, found)) == set().union(*map(ways, publishes))
+    assert sum(each.count for each in found) == len(set(publishes))
+
+
+def test_neighbours_become_one_range() -> None:
+    apart = [Publish.parse(text) for text in ("82:82", "80:80", "81:81", "81:81/udp", "83:84", "80:80", "80")]
+    assert [str(each) for each in merged(apart)] == ["0:80/tcp", "80-82:80-82/tcp", "83:84/tcp", "81:81/udp"]

@@ -36,6 +36,7 @@ from vethwork.model.steps import (
     Step,
     UnpinNetns,
 )
+from vethwork.model.traffic import CreateIfb, DivertIngress, Rate, ShapeLink
 
 KINDS = sorted(Step.__subclasses__(), key=lambda kind: kind.__name__)
 PIN, HOST = "/run/vethwork/netns/0123456789ab", ""
@@ -93,6 +94,9 @@ EXAMPLES: list[Step] = [
             Element("bridge", "targets6", ("vw012345678900", V6.value)),
         ),
     ),
+    ShapeLink("vw012345678900", Rate(8_000_000, 20_000)),
+    CreateIfb("vi012345678900", 1500),
+    DivertIngress("vw012345678900", "vi012345678900"),
     ForgetFlows("tcp", None, 8080, 8080),
     ForgetFlows("udp", V6, 8000, 8001),
     ForgetFlows("udp", Address(4, 0), 53, 53),
@@ -130,6 +134,7 @@ OPPOSITES: list[tuple[Step, tuple[Step, ...]]] = [
     (CreateVeth("vw0", "br0", PIN, "eth0", MAC, 1500), (DeleteLink("", "vw0"),)),
     (CreateVeth("vwp0", "", PIN, "eth0", MAC, 1500), (DeleteLink("", "vwp0"),)),
     (CreateMacvlan("uplink", PIN, "eth0", MAC, 1500, "bridge"), (DeleteLink(PIN, "eth0"),)),
+    (CreateIfb("vi0", 1500), (DeleteLink("", "vi0"),)),
     (AddRoute(PIN, "eth0", SOMEWHERE, None, 7, "prohibit"), (DeleteRoute(PIN, SOMEWHERE, 7, "prohibit"),)),
     (MoveLink("", "vwp0", OTHER_MAC, PIN, "eth0", MAC), (MoveLink(PIN, "eth0", MAC, "", "vwp0", OTHER_MAC),)),
     (SetSysctl("", "ipv4/ip_forward", "1", "0"), (SetSysctl("", "ipv4/ip_forward", "0", "1"),)),
@@ -140,6 +145,7 @@ OPPOSITES: list[tuple[Step, tuple[Step, ...]]] = [
 ]
 # These go with their link or namespace, only close, or do what is right whatever comes of the plan.
 WITHOUT = {
+    ShapeLink, DivertIngress,
     UnpinNetns, DeleteLink, DeleteRoute, SetLinkUp, AddAddress, JoinBridge, HairpinPort, LoadRuleset, ForgetFlows,
 }  # fmt: skip
 
@@ -194,6 +200,8 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "prefix": prefixes() | st.none(),
     "gateway": addresses(),
     "metric": st.integers(0, (1 << 32) - 1),
+    "ifb": IFNAMES,
+    "rate": st.builds(Rate, st.integers(8, 1 << 62), st.integers(1514, 1 << 32)),
     "value": st.sampled_from("012"),
     "before": st.sampled_from(["", "0", "1"]),
     "protocol": st.sampled_from(sorted(PROTOCOLS)),
