@@ -56,7 +56,7 @@ class Execution:
     ) -> None:
         self._store = store
         self._kernel = kernel
-        self._locks = Locks(f"{root}/locks")
+        self._locks = Locks(f"{root}/locks", rehearsal=rehearse is not None)
         self._mark = mark_of(root)
         self._watch = watch
         self._rehearse = rehearse

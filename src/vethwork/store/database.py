@@ -66,21 +66,24 @@ VOLATILE = ("containers", "endpoints", "leases", "cursors", "ports", "processes"
 class Store:
     """The open state file. A context manager; one thread's.
 
-    ``rehearsal`` works on a copy in memory: the file stays as it is.
+    ``rehearsal`` works on a copy in memory: the file stays as it is, and where there is none, none is made.
     """
 
     def __init__(self, root: str, *, rehearsal: bool = False) -> None:
         self.path = f"{root}/state.db"
         self._rehearsal = rehearsal
         try:
-            os.makedirs(root, mode=0o700, exist_ok=True)
+            if not rehearsal:
+                os.makedirs(root, mode=0o700, exist_ok=True)
         except OSError as error:
             raise explain(self.path, error) from error
         self._open()
 
     def _open(self) -> None:
+        nothing = self._rehearsal and identity_of(self.path) is None
         with self._explained():
-            self._db = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None)
+            where = ":memory:" if nothing else self.path
+            self._db = sqlite3.connect(where, timeout=WAIT_SECONDS, isolation_level=None)
         self._file = identity_of(self.path)
         try:
             with self._explained():
@@ -122,7 +125,8 @@ class Store:
                 hint="use the vethwork that wrote it, or move the file away",
             )
         self._db.execute("PRAGMA journal_mode = WAL")
-        os.chmod(self.path, 0o600)
+        if os.path.exists(self.path):  # else we rehearse
+            os.chmod(self.path, 0o600)
         with self.transaction():
             if self._db.execute("PRAGMA user_version").fetchone() == (0,):
                 for statement in SCHEMA.split(";"):
@@ -146,6 +150,8 @@ class Store:
 
     def keep_aside(self, why: str) -> StateError:
         """Move the damaged file aside; gives the error that says so. The next look is at the file that comes next."""
+        if self._rehearsal:
+            return StateError(f"read {self.path}: {why}", hint="a command that is meant moves it aside")
         error = keep_aside(self.path, self._file, why)
         self._file = None
         return error

@@ -27,10 +27,13 @@ _WORLD = 0
 class Locks:
     """The locks of one operation; closing it lets them all go."""
 
-    def __init__(self, path: str) -> None:
-        """Raises StateError if the file cannot be made."""
+    def __init__(self, path: str, *, rehearsal: bool = False) -> None:
+        """Raises StateError if the file cannot be made. A rehearsal makes none: where there is none, nobody is at work."""
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if rehearsal and not os.path.exists(path):
+                self._fd = os.memfd_create("locks", os.MFD_CLOEXEC)
+            else:
+                self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise explain(path, error) from error
 
