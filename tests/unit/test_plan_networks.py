@@ -414,7 +414,7 @@ def test_what_is_made_is_what_is_removed() -> None:
         assert {(each.family, each.set) for each in added} <= declared
         assert removal.removes == (network,)
         links = [step for step in removal.steps if isinstance(step, DeleteLink)]
-        assert bool(links) == (title not in ("macvlan", "foreign bridge"))
+        assert bool(links) == (title not in ("macvlan", "foreign bridge", "p2p"))
 
 
 def test_a_network_with_containers_on_it_stays() -> None:

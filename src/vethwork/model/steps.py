@@ -80,7 +80,7 @@ class UnpinNetns(Step):
     path: str
 
     def describe(self) -> tuple[str, ...]:
-        return (f"umount {quoted(self.path)} && rm {quoted(self.path)}",)
+        return (f"umount -l {quoted(self.path)} && rm {quoted(self.path)}",)
 
 
 class CreateBridge(Step):
@@ -114,8 +114,9 @@ class CreateVeth(Step):
     mtu: int
 
     def describe(self) -> tuple[str, ...]:
+        mark = "" if self.master else f" group {LINK_GROUP}"
         where = f" netns {quoted(self.netns)}" if self.netns else ""
-        peer = f"peer name {self.ifname} address {self.mac} mtu {self.mtu}{where}"
+        peer = f"peer name {self.ifname} address {self.mac} mtu {self.mtu}{mark}{where}"
         make = f"ip link add {self.host_ifname} mtu {self.mtu} group {LINK_GROUP} type veth {peer}"
         return (make, f"ip link set {self.host_ifname} master {self.master} up") if self.master else (make,)
 
@@ -189,8 +190,10 @@ class AddAddress(Step):
     interface: Interface
 
     def describe(self) -> tuple[str, ...]:
-        nodad = " nodad" if self.interface.address.version == 6 else ""
-        return (ip_in(self.netns, f"addr replace {self.interface} dev {self.ifname}{nodad}"),)
+        more = " nodad" if self.interface.address.version == 6 else ""
+        if self.interface.address.version == 4 and self.interface.length < 31:
+            more = f" brd {self.interface.prefix.last}"
+        return (ip_in(self.netns, f"addr replace {self.interface} dev {self.ifname}{more}"),)
 
 
 class AddRoute(Step):

@@ -179,6 +179,7 @@ def unlink_steps(
         return (DeleteLink(netns, endpoint.ifname),)
     if cable is None:
         return ()
-    if len(cable.endpoints) < 2:  # nobody is at the other end
-        return (DeleteLink("", network.device), DeleteLink(netns, endpoint.ifname))
+    if len(cable.endpoints) < 2:  # nobody is at the other end: it is parked, and takes this one along
+        parked = network.device in cable.host_ends
+        return (DeleteLink("", network.device) if parked else DeleteLink(netns, endpoint.ifname),)
     return (MoveLink(netns, endpoint.ifname, endpoint.mac, "", network.device, parked_mac(network)),)

@@ -147,7 +147,7 @@ def plan_remove_network(
         )
     elements = network_elements(network) + peer_elements(network, others)
     steps: tuple[Step, ...] = (ChangeElements(elements, ()),) if elements else ()
-    if network.managed and network.driver != "macvlan":
+    if network.managed and network.driver == "bridge":  # a cable is gone with the last who held it
         steps += (DeleteLink("", network.device),)
     return Plan("remove network", network.name, steps, removes=(network,), forward=True)
 
