@@ -20,12 +20,12 @@ def version(as_json: bool) -> None:
         print(f"vethwork {__version__}")
 
 
-def _report(lines: tuple[str, ...], as_json: bool, nothing: str) -> None:
+def _report(lines: tuple[str, ...], nothing: str, *, dry: bool, as_json: bool) -> None:
     if as_json:
         show.document(list(lines))
         return
     for line in lines or (nothing,):
-        print(line)
+        print(f"# {line}" if dry else line)  # what a rehearsal prints is for a shell
 
 
 @click.command()
@@ -34,7 +34,7 @@ def _report(lines: tuple[str, ...], as_json: bool, nothing: str) -> None:
 def gc(dry: bool, as_json: bool) -> None:
     """Remove what is left of containers that are gone, and what no record knows."""
     with options.open_engine(dry) as engine:
-        _report(upkeep.collect_garbage(engine), as_json, "nothing to remove")
+        _report(upkeep.collect_garbage(engine), "nothing to remove", dry=dry, as_json=as_json)
 
 
 @click.command()
@@ -43,7 +43,7 @@ def gc(dry: bool, as_json: bool) -> None:
 def restore(dry: bool, as_json: bool) -> None:
     """Bring back what is on record: bridges, links and the whole ruleset; after a reboot, or a flush by somebody."""
     with options.open_engine(dry) as engine:
-        _report(upkeep.restore(engine), as_json, "everything is in place")
+        _report(upkeep.restore(engine), "everything is in place", dry=dry, as_json=as_json)
 
 
 @click.command()
