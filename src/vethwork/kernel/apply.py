@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from vethwork.model.steps import Step
 
 
-MENDS = 8
-"""How often a change is tried again on a ruleset that was brought back: whoever flushed it may do so in a loop."""
-
-
 class Kernel:
     """The kernel as seen from one host namespace. A context manager; not for use by two threads at once."""
 
@@ -175,13 +171,16 @@ def _delete_route(kernel: Kernel, step: do.DeleteRoute) -> None:
 
 def _change_elements(kernel: Kernel, step: do.ChangeElements) -> None:
     kernel.flush()
-    for left in range(MENDS, -1, -1):
+    try:
+        kernel.nft.change(step.deletes, step.adds)
+    except RulesetMissing:
+        if kernel.mend is None:
+            raise
+        kernel.mend()  # all that is on record, and so what this step adds
         try:
-            return kernel.nft.change(step.deletes, step.adds)
+            kernel.nft.change(step.deletes, step.adds)
         except RulesetMissing:
-            if kernel.mend is None or not left:
-                raise
-            kernel.mend()
+            return  # it was whole, and was flushed again: no different from a flush when we are done
 
 
 def _set_sysctl(kernel: Kernel, step: do.SetSysctl) -> None:
