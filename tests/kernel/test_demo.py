@@ -182,14 +182,25 @@ def test_a_terminal_gets_colours_and_lines_that_fit(home: Path) -> None:
     settings = [f"{name}={value}" for name, value in environment(home).items()]
     terminal = Terminal(["env", *settings, "TERM=xterm-256color", *DEMO], columns=80)
     try:
-        terminal.talk.expect("6  ")
+        for title in (
+            "A cable",
+            "A bridge for many",
+            "The bridge as gateway",
+            "Out into",
+            "In from",
+            "With br_netf",
+        ):
+            terminal.talk.expect(title)
         terminal.type("\x03")
         terminal.talk.expect("Everything that was made is gone again.")
         assert terminal.popen.wait(DEADLINE) == 128 + signal.SIGINT
     finally:
+        terminal.popen.terminate()  # a demo that is killed cannot clean up
+        terminal.popen.wait(DEADLINE)
         terminal.close()
     assert ESCAPE.search(terminal.talk.seen)
-    lines = ESCAPE.sub("", terminal.talk.seen).replace("\r", "").splitlines()
+    echoed = ESCAPE.sub("", terminal.talk.seen).replace("^C", "")
+    lines = echoed.replace("\r", "").splitlines()
     assert [line for line in lines if len(line) > 80] == []
 
 
