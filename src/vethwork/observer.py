@@ -76,7 +76,7 @@ class Observer:
             find_free(
                 subnet,
                 store.leases.cursor(network.name, subnet.prefix),
-                lambda first: store.leases.taken(network.name, first),
+                lambda first, last: store.leases.taken(network.name, first, last),
                 join.ranges,
                 network.held,
             )

@@ -44,8 +44,8 @@ class Leases:
         self.held = set(addresses)
         self.read = 0
 
-    def __call__(self, first: Address) -> Iterator[Address]:
-        for each in sorted(each for each in self.held if not each < first):
+    def __call__(self, first: Address, last: Address) -> Iterator[Address]:
+        for each in sorted(each for each in self.held if not (each < first or last < each)):
             self.read += 1
             yield each
 

@@ -101,8 +101,8 @@ class World:
         network = self.row(Network, join.network)
         leases = self.leases(network.name)
 
-        def leased(first: Address) -> Iterator[Address]:
-            return iter(sorted(each for each in leases if each.version == first.version and not each < first))
+        def leased(first: Address, last: Address) -> Iterator[Address]:
+            return iter(sorted(each for each in leases if not (each < first or last < each)))
 
         free = tuple(
             find_free(subnet, self.cursors.get((network.name, subnet.prefix.version)), leased, join.ranges)

@@ -54,13 +54,13 @@ def ranges_in(subnet: Subnet, asked: Iterable[Range]) -> tuple[Range, ...]:
 def find_free(
     subnet: Subnet,
     last: Address | None,
-    leased: Callable[[Address], Iterator[Address]],
+    leased: Callable[[Address, Address], Iterator[Address]],
     asked: Iterable[Range] = (),
     held: Iterable[Address] = (),
 ) -> Address | None:
     """The next address that nobody has, after ``last`` and then from the start; None if there is none.
 
-    ``leased(first)`` gives the addresses on lease from ``first`` on, in order; it is read only as far as they stand
+    ``leased(first, last)`` gives the addresses on lease between the two, in order; it is read only as far as they stand
     without a gap. ``asked`` are the ranges that the caller wants it from, ``held`` what nobody is given.
     """
     never = {each.value for each in (subnet.gateway, *held) if each is not None and each in subnet.prefix}
@@ -69,12 +69,12 @@ def find_free(
 
 
 def _find_in(
-    where: Range, never: set[int], last: Address | None, leased: Callable[[Address], Iterator[Address]]
+    where: Range, never: set[int], last: Address | None, leased: Callable[[Address, Address], Iterator[Address]]
 ) -> Address | None:
     low, high = where.first, where.last
     start = last + 1 if last is not None and low.value <= last.value < high.value else low
-    found = _gap(start, high, never, leased(start))
-    return found or (_gap(low, start, never, leased(low)) if start != low else None)
+    found = _gap(start, high, never, leased(start, high))
+    return found or (_gap(low, start, never, leased(low, start)) if start != low else None)
 
 
 def _gap(low: Address, high: Address, never: set[int], leased: Iterator[Address]) -> Address | None:

@@ -46,8 +46,8 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE networks (name TEXT PRIMARY KEY, id TEXT UNIQUE, device TEXT UNIQUE, record TEXT) WITHOUT ROWID;
 CREATE TABLE containers (name TEXT PRIMARY KEY, id TEXT UNIQUE, netns TEXT, record TEXT) WITHOUT ROWID;
 CREATE INDEX by_netns ON containers (netns);
-CREATE TABLE endpoints (id TEXT PRIMARY KEY, container TEXT, network TEXT, ifname TEXT, record TEXT,
-                        UNIQUE (container, ifname)) WITHOUT ROWID;
+CREATE TABLE endpoints (id TEXT PRIMARY KEY, container TEXT, network TEXT, ifname TEXT, host_ifname TEXT UNIQUE,
+                        record TEXT, UNIQUE (container, ifname)) WITHOUT ROWID;
 CREATE INDEX by_network ON endpoints (network);
 CREATE TABLE leases (network TEXT, address BLOB, endpoint TEXT, PRIMARY KEY (network, address)) WITHOUT ROWID;
 CREATE INDEX by_endpoint ON leases (endpoint);
@@ -245,9 +245,11 @@ class Store:
 
     def publications_near(self, publish: Publish) -> tuple[Publication, ...]:
         """What is published with a port in common, whatever the address; a look-up, not a scan."""
-        near = "SELECT record FROM ports WHERE protocol = ?1"
+        # Left to choose, SQLite looks at every port below the one asked for.
+        near, ranges = "SELECT record FROM ports", "INDEXED BY ranges WHERE protocol = ?1 AND last > first"
         return self._records(
-            f"{near} AND first BETWEEN ?2 AND ?3 UNION {near} AND last > first AND first <= ?3 AND last >= ?2",
+            f"{near} WHERE protocol = ?1 AND first BETWEEN ?2 AND ?3"
+            f" UNION {near} {ranges} AND first <= ?3 AND last >= ?2",
             publish.protocol,
             publish.host_port,
             publish.last,
@@ -350,8 +352,9 @@ class Store:
             raise ConflictError(f"record {type(row).__name__.lower()}: it is taken: {error}") from error
 
     def _insert_endpoint(self, row: Endpoint) -> None:
-        values = (row.id, row.container, row.network, row.ifname, _json(row))
-        self._db.execute("INSERT INTO endpoints VALUES (?, ?, ?, ?, ?)", values)
+        host = row.host_ifname or None
+        values = (row.id, row.container, row.network, row.ifname, host, _json(row))
+        self._db.execute("INSERT INTO endpoints VALUES (?, ?, ?, ?, ?, ?)", values)
         self.leases.give(row)
 
     def _delete(self, row: Row) -> None:

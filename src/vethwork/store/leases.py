@@ -42,11 +42,13 @@ class Leases:
         )
         return str(rows[0][0]) if rows else ""
 
-    def taken(self, network: str, first: Address) -> Iterator[Address]:
-        """The addresses of one family on lease, from ``first`` on, in order, as far as they are asked for."""
+    def taken(self, network: str, first: Address, last: Address) -> Iterator[Address]:
+        """The addresses on lease from ``first`` to ``last``, in order, as far as they are asked for."""
+        # Without the last, every IPv6 address would be looked at behind the last of IPv4.
         rows = self._do(
-            "SELECT address FROM leases WHERE network = ? AND address >= ? AND length(address) = ? ORDER BY address",
-            (network, first.packed, len(first.packed)),
+            "SELECT address FROM leases WHERE network = ? AND address BETWEEN ? AND ? AND length(address) = ?"
+            " ORDER BY address",
+            (network, first.packed, last.packed, len(first.packed)),
         )
         return (Address.unpack(packed) for (packed,) in rows)
 
