@@ -49,9 +49,9 @@ def bracketed(text: str) -> str:
     return f"[{text}]" if ":" in text else text
 
 
-def eventually(condition: Callable[[], bool]) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = DEADLINE) -> bool:
     """Wait for what the kernel or a process does in its own time, and sends no word of."""
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             return False
@@ -70,10 +70,12 @@ class Stage:
 
     # To say.
 
-    def ask(self, *arguments: str) -> Said:
-        """Give one command, and take what it says whatever that is."""
+    def ask(self, *arguments: str, first: Callable[[], None] | None = None) -> Said:
+        """Give one command, and take what it says whatever that is. ``first`` is done there before."""
 
         def on_host() -> Said:
+            if first is not None:
+                first()
             out, err = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
             with redirect_stdout(out), redirect_stderr(err):
                 status = run(list(arguments))
