@@ -237,6 +237,7 @@ TAKEN = st.lists(
 )
 
 
+@settings(max_examples=25)
 @given(TAKEN, st.sampled_from([POOL_LENGTH, 30]))
 def test_a_subnet_overlaps_nothing_and_is_the_first_that_does_not(taken: list[Prefix], length: int) -> None:
     found = find_subnet(length, iter(taken))

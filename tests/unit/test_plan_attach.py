@@ -22,6 +22,7 @@ from vethwork.model.container import (
     Mode,
     Publication,
     Range,
+    parse_modes,
 )
 from vethwork.model.names import IfName, Name, NetnsPath
 from vethwork.model.network import Network, NetworkRequest, Way
@@ -33,6 +34,7 @@ from vethwork.model.steps import (
     ChangeElements,
     CreateMacvlan,
     CreateVeth,
+    DeleteLink,
     PinNetns,
     SetLinkUp,
     SetSysctl,
@@ -211,6 +213,35 @@ def test_what_net_refuses(text: str) -> None:
         Mode.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("texts", "joined"),
+    [
+        ((), ["bridge"]),
+        (("web",), ["web"]),
+        (("web", "db"), ["web", "db"]),
+        (("none",), []),
+        (("container:web",), []),
+    ],
+)
+def test_what_several_net_take(texts: tuple[str, ...], joined: list[str]) -> None:
+    mode, joins = parse_modes(texts)
+    assert [each.network for each in joins] == joined
+    assert mode == Mode.parse(texts[0] if texts else "bridge")
+
+
+@pytest.mark.parametrize(
+    ("texts", "why"),
+    [
+        (("host", "web"), "--net host, web: only networks can be combined"),
+        (("web", "none"), "--net web, none: only networks can be combined"),
+        (("container:a", "container:b"), "--net container:a, container:b: only networks can be combined"),
+        (("web", "db", "web"), "--net web, db, web: a network is named twice"),
+    ],
+)
+def test_what_several_net_refuse(texts: tuple[str, ...], why: str) -> None:
+    assert refusal(parse_modes, texts) == why
+
+
 def test_a_target_that_is_gone_is_told(world: World) -> None:
     seen = AttachSeen((), (), None, "/pin")
     request = AttachRequest("0" * 32, Name("c"), Mode("container", "gone"))
@@ -361,6 +392,14 @@ def test_a_macvlan_sits_on_its_parent(world: World) -> None:
     assert pass_.mac == parent
     assert CreateMacvlan("uplink", _netns(plan), "eth0", wire.mac, 9000, "bridge") in plan.steps
     assert CreateMacvlan("uplink", _netns(plan), "eth1", None, 9000, "passthru") in plan.steps
+
+
+def test_a_macvlan_goes_by_its_own_name(world: World) -> None:
+    world.do(world.attach("c", WEB, (join("web"), join("wire"))))
+    netns = world.row(Container, "c").netns
+    assert DeleteLink(netns, "eth1") in world.disconnect("c", "wire").steps
+    world.do(world.disconnect("c", "wire"))
+    assert set(world.kernel.links[netns]) == {"lo", "eth0"}
 
 
 def test_without_addresses_a_link_has_a_mac_address_of_its_own(world: World) -> None:

@@ -241,6 +241,8 @@ def test_what_is_on_somebody_elses_wire_keeps_nobody_from_an_address() -> None:
     assert made(NetworkRequest(NAME, subnets=prefixes("10.5.0.0/24")), HOST, (theirs,)).versions == (4,)
     shared = NetworkRequest(NAME, "macvlan", settled=(FOREIGN,))
     assert made(shared, HOST, (OTHER,)).subnets == (FOREIGN,)
+    apart = (subnet("10.6.0.0/24"), subnet("10.7.0.0/24", "10.7.0.1"))
+    assert made(NetworkRequest(NAME, settled=apart), HOST, (OTHER,)).subnets == apart
     bridge = NetworkRequest(NAME, managed=False, device=IfName("br0"), settled=(FOREIGN,))
     assert made(bridge, HOST, (OTHER,)).subnets == (FOREIGN,)
 
