@@ -35,6 +35,13 @@ def hand_over(engine: Engine, name: str, netns: NetnsPath) -> ContainerSeen:
         return engine.inspect(name)
 
 
+def collect_dead(engine: Engine, owner: str) -> None:
+    """Detach what ``owner`` had made for containers whose link is gone: he may have forgotten them without a word."""
+    for container in engine.containers():
+        if container.handed and container.owner == owner and not engine.lives(container):
+            engine.detach_dead(container.name)
+
+
 def is_awaited(container: Container) -> bool:
     """Whether nobody has taken over its link yet."""
     return container.handed and container.netns == AWAITED

@@ -104,7 +104,7 @@ def _choose(engine: Engine, network: Network, subnet: Subnet, wanted: Address | 
     if wanted is not None:
         return check_static(network, subnet, wanted, store.leases.holder(network.name, wanted))
     last = store.leases.cursor(network.name, subnet.prefix)
-    free = find_free(subnet, last, lambda first: store.leases.taken(network.name, first), (), network.held)
+    free = find_free(subnet, last, lambda *span: store.leases.taken(network.name, *span), (), network.held)
     if free is None:
         raise ConflictError(f"request address: every address of {subnet.pool} is held")
     return Interface(free, subnet.prefix.length)

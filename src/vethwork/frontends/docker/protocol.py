@@ -14,6 +14,8 @@ from vethwork.engine import Engine
 from vethwork.errors import VethworkError
 from vethwork.frontends.docker import ipam_driver, network_driver
 from vethwork.frontends.docker.document import Malformed, Section, parse_document
+from vethwork.frontends.docker.network import OWNER
+from vethwork.handover import collect_dead
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ OK, BAD_REQUEST, UNKNOWN_METHOD, INTERNAL = 200, 400, 404, 500
 
 
 def _activate(engine: Engine, document: Section) -> Answer:
+    """What dockerd asks when it starts. If it was killed, it forgets its endpoints then without DeleteEndpoint (20.10)."""
+    collect_dead(engine, OWNER)
     return {"Implements": ["NetworkDriver", "IpamDriver"]}
 
 
