@@ -111,15 +111,18 @@ class Engine:
             self.ensure_network(join.network)
         self.check_namespace(request)
         self._make_room(request)
-        with self.turn(request.name, *[join.network for join in request.joins]) as execution:
+        shares = request.mode.kind == "container"
+        with self.turn(request.name, *[join.network for join in request.joins], shares=shares) as execution:
+            if shares:
+                self.check_namespace(request)  # again: it was there before our turn came
             local = self.observer.local_holders(request.publishes, reserved=request.reserved)
             execution.carry_out(lambda: plan_attach(request, self.observer.attach(request, local)))
             return self.inspect(request.name)
 
-    def turn(self, name: str, *networks: str) -> Execution:
+    def turn(self, name: str, *networks: str, shares: bool = False) -> Execution:
         """The turn of a container, by name or id; with the world to itself where it has, or gets, the end of a cable.
 
-        The other end is another container's, which has a turn of its own.
+        The other end is another container's, which has a turn of its own; so is the namespace that it ``shares``.
         """
         container = self.store.container(name)
         name = container.name if container is not None else name
@@ -129,7 +132,7 @@ class Engine:
             found = [self.store.network(each) for each in on]
             return any(network is not None and network.driver == "p2p" for network in found)
 
-        return self.execution().begin(name, needs_world=has_cable)
+        return self.execution().begin(name, needs_world=lambda: shares or has_cable())
 
     def detach(self, name: str) -> bool:
         """Take a container's network away, all of it, and forget the container. False: there was none.

@@ -8,8 +8,9 @@ Theory. rtnetlink has no transactions, and any process may die at any instructio
 step. The locks of an operation end with its process (``store.locks``): an intent whose lock can be taken belongs to the
 dead, and is undone (a plan that opens) or finished (a plan that closes) by whoever comes next.
 
-Rules: container first, then the world. Who works on a container shares the world; who works on networks, or replaces the
-whole ruleset, has it alone. So nobody replaces the ruleset while somebody changes it.
+Rules: container first, then the world. Who works on a container shares the world; who works on networks, replaces the
+whole ruleset, or touches what two containers have in common (a cable, a namespace), has it alone. So nobody replaces the
+ruleset while somebody changes it.
 """
 
 from __future__ import annotations
@@ -156,13 +157,6 @@ class Execution:
             self._do_or_undo(number, plan)
         self._tell("settle")
         return plan
-
-    def attempt(self, plan: Plan) -> list[VethworkError]:
-        """Apply a plan that puts right what is on record already, as far as it goes; give what failed."""
-        if self._rehearse is not None:
-            self._show(plan)
-            return []
-        return self._kernel.attempt(plan.steps, self._watch)
 
     def _show(self, plan: Plan) -> None:
         """Show a plan, with what :attr:`Kernel.mend` would do before its first change of a ruleset that is not there."""
