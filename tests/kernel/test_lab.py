@@ -178,6 +178,24 @@ def test_what_an_engine_pinned_is_unmounted(lab: Lab) -> None:
     assert not mounts_below(lab.directory)
 
 
+def test_what_left_its_parents_without_executing_anything_is_ended_too() -> None:
+    """As the supervisor of a detached container does that is started by a fork: it shows its first parent's environment."""
+
+    def leave() -> int:
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            while True:
+                signal.pause()
+        return pid
+
+    with Lab() as lab:
+        left = os.pidfd_open(lab.host.call(leave))
+    ended, _, _ = select.select([left], [], [], 0)
+    os.close(left)
+    assert ended
+
+
 def test_servers_end_with_who_started_them() -> None:
     """Even if that one is killed and can do nothing about it."""
     source = """

@@ -169,7 +169,8 @@ class Lab:
     def close(self) -> None:
         """End everything in it and remove it. Doing it twice is harmless."""
         try:
-            self._processes.end()
+            seen = [os.fstat(machine.fd) for machine in self._machines]
+            self._processes.end({(each.st_dev, each.st_ino) for each in seen} - {_own_namespace()})
         finally:
             while self._machines:
                 self._machines.pop().close()
@@ -228,6 +229,12 @@ class Lab:
         with machine.door() as door:
             door.set_up(SetLinkUp("", "lo"))
         return machine
+
+
+def _own_namespace() -> tuple[int, int]:
+    """The namespace that this process is in, which may be one that it gave a lab itself (:meth:`Lab.at`)."""
+    own = os.stat("/proc/self/ns/net")
+    return own.st_dev, own.st_ino
 
 
 def mounts_below(directory: str) -> list[str]:

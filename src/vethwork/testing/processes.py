@@ -2,7 +2,8 @@
 
 Rules: whatever is started is on the list before anybody is told of it. A program leads a process group of its own, which is
 killed as a whole; what its descendants do in groups of their own is found by the mark that they inherit with their
-environment. Nothing is found by its name.
+environment, or by the namespace that they are in: what was forked and executed nothing shows the environment that this
+process was started with. Nothing is found by its name.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
 Result = TypeVar("Result")
 LENGTH_BYTES = 8
@@ -130,8 +131,11 @@ class Processes:
         self._children.append(child)  # type: ignore[arg-type]
         return child
 
-    def end(self) -> None:
-        """Kill everything that still runs, and wait for what is ours to wait for."""
+    def end(self, namespaces: Collection[tuple[int, int]] = ()) -> None:
+        """Kill everything that still runs, and wait for its end.
+
+        ``namespaces`` are the device and inode numbers of network namespaces in which nobody else has any business.
+        """
         for program in self._programs:
             if program.returncode is None:
                 with suppress(ProcessLookupError):
@@ -139,26 +143,30 @@ class Processes:
                 program.communicate()
         for child in self._children:
             child.kill()
-        for pidfd in self._descendants():
+        for pidfd in self._descendants(namespaces):
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             select.select([pidfd], [], [], 5)
             os.close(pidfd)
 
-    def _descendants(self) -> Iterator[int]:
-        """What carries our mark, opened: a process of the same id that comes later is not mistaken for it."""
+    def _descendants(self, namespaces: Collection[tuple[int, int]]) -> Iterator[int]:
+        """What is ours, opened: a process of the same id that comes later is not mistaken for it."""
         for pid in [int(name) for name in os.listdir("/proc") if name.isdecimal()]:
             with suppress(OSError):  # it ended while we looked, or is not ours to look at
                 pidfd = os.pidfd_open(pid)
-                try:
-                    with open(f"/proc/{pid}/environ", "rb") as file:
-                        marked = self._mark.encode() in file.read().split(b"\0")
-                except OSError:
-                    marked = False
-                if marked and pid != os.getpid():
+                if pid != os.getpid() and self._is_ours(pid, namespaces):
                     yield pidfd
                 else:
                     os.close(pidfd)
+
+    def _is_ours(self, pid: int, namespaces: Collection[tuple[int, int]]) -> bool:
+        try:
+            namespace = os.stat(f"/proc/{pid}/ns/net")
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                marked = self._mark.encode() in file.read().split(b"\0")
+        except OSError:
+            return False
+        return marked or (namespace.st_dev, namespace.st_ino) in namespaces
 
 
 def _answer(function: Callable[[], object], pipe: int) -> None:
