@@ -18,11 +18,14 @@ The map of the source, in the order in which things depend on each other:
     store/       remember          SQLite, and locks that end with their holder
     execution    carry out         intend, apply, settle; undo or finish what the dead left
     engine       the verbs         observe -> plan -> execution
+    handover     links that somebody else moves into place (Docker)
+    pools        addresses for who asks before there is an endpoint (Docker's IPAM)
     runtime      processes         run, start, exec, stop, remove
     upkeep       order             gc and restore
     doctor       advice            what hinders or endangers, and what to do
     sandbox      the library face
     frontends/   speak             translations of foreign protocols, the command line among them
+    service/     stay              the resident process: `vethwork serve`
     testing/     lend              a host, its containers and its neighbours as private namespaces
 
 Rules: importing this loads nothing; each public name loads what it needs when it is first used (PEP 562).

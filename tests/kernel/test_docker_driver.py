@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import signal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.kernel.libnetwork import UDP, Libnetwork, Sandbox, new_id, port
 from tests.kernel.stage import eventually, is_silent, links, pings
+from vethwork.engine import Engine
+from vethwork.frontends.docker import protocol
+from vethwork.frontends.docker.document import Section
 from vethwork.testing.lab import Lab
 
 if TYPE_CHECKING:
@@ -146,7 +152,11 @@ def test_networks_without_a_way_out(docker: Libnetwork, how: str) -> None:
 
 
 def test_options_in_both_languages(docker: Libnetwork) -> None:
-    words: Any = {"com.docker.network.driver.mtu": "1400", "com.docker.network.bridge.name": "br7", "icc": "false"}
+    words: Any = {
+        "com.docker.network.driver.mtu": "1400",
+        "com.docker.network.bridge.name": "br7",
+        "icc": "false",
+    }
     network = docker.network(BLUE, masquerade="false", name="blue", **words)
     shown = view(docker, "network", "inspect", "blue")
     assert (shown["device"], shown["mtu"], shown["icc"], shown["masquerade"]) == ("br7", 1400, False, False)
@@ -311,6 +321,47 @@ def test_the_null_ipam_leaves_addresses_to_us(docker: Libnetwork) -> None:
     endpoint, interface = docker.create(network)
     one = docker.join(docker.lab.container("one"), network, endpoint, interface)
     assert pings(one.machine, docker.lab.internet.v4)
+
+
+@pytest.mark.parametrize(
+    "method", ["CreateEndpoint", "Join", "ProgramExternalConnectivity", "DeleteEndpoint"]
+)
+def test_killed_at_every_milestone(docker: Libnetwork, method: str) -> None:
+    """Whoever comes next finishes or undoes it, and Docker can say the same again."""
+    network = docker.network(BLUE)
+    for milestone in range(5):
+        ids = {"NetworkID": network, "EndpointID": new_id()}
+        before = traces(docker)
+        ports = {"com.docker.network.portmap": [port(80, 8080)]}
+        says: list[tuple[str, dict[str, Any]]] = [
+            ("CreateEndpoint", ids | {"Interface": {"Address": "10.55.0.2/24"}}),
+            ("Join", ids | {"SandboxKey": "/run/docker/netns/x"}),
+            ("ProgramExternalConnectivity", ids | {"Options": ports}),
+            ("DeleteEndpoint", ids),
+        ]
+        for word, document in says:
+            if word == method:
+                docker.host.call(partial(die_at, milestone, f"NetworkDriver.{method}", document))
+            status, said = docker.send(f"NetworkDriver.{word}", document)
+            assert status == 200
+            assert not said.get("Err") or "there is a container of that name" in said["Err"], said
+        assert traces(docker) == before
+
+
+def die_at(milestone: int, method: str, document: dict[str, Any]) -> None:
+    """Make a request in a process that is killed at a milestone of the engine's."""
+    child = os.fork()
+    if child == 0:
+        left = itertools.count(milestone, -1)
+
+        def watch(_: object) -> None:
+            if next(left) == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        with Engine(watch=watch) as engine:
+            protocol.METHODS[method](engine, Section(document))
+        os._exit(0)
+    os.waitpid(child, 0)
 
 
 # IPAM ----------------------------------------------------------------------------------------------------------------
