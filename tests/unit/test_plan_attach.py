@@ -465,6 +465,15 @@ def test_the_same_destination_two_ways_is_the_oldest_ones(world: World) -> None:
     assert world.kernel.routes[netns] == frozenset()
 
 
+def test_a_route_stays_when_a_younger_endpoint_that_wants_it_too_goes(world: World) -> None:
+    lost = Way(Prefix.parse("10.99.0.0/16"), None, 0, "blackhole")
+    world.do(world.attach("c", WEB, (join("web", ways=(lost,)), join("db", ways=(lost,)))))
+    netns = world.row(Container, "c").netns
+    before = world.kernel.routes[netns]
+    world.do(world.disconnect("c", "db"))
+    assert world.kernel.routes[netns] == before
+
+
 def test_a_link_is_brought_back_with_what_went_with_it(world: World) -> None:
     way = Way(Prefix.parse("10.99.0.0/16"), Address.parse("10.1.0.1"))
     world.do(world.attach("c", WEB, (join("web", ways=(way,)), join("db"))))

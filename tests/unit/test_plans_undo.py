@@ -190,9 +190,33 @@ def check_records(world: World) -> None:
         [(netns[each.container], each.ifname) for each in endpoints],
     ):
         assert len(set(things)) == len(things)
+    for container in containers:
+        if any(each.container == container.name for each in endpoints):
+            check_routes(world, container)
     publications = world.of(Publication)
     for place, one in enumerate(publications):
         assert not any(one.publish.overlaps(other.publish) for other in publications[:place])
+
+
+def check_routes(world: World, container: Container) -> None:
+    """To each place that an endpoint wants a route to, there is the oldest one's."""
+    wanted: dict[tuple[object, int], tuple[str, object]] = {}
+    mine = [each for each in world.of(Endpoint) if each.container == container.name]
+    for each in sorted(mine, key=lambda each: str(each.id)):
+        ways = [
+            (gateway.version, each.metric, "unicast", gateway)
+            for gateway in each.gateways
+            if each.default_route
+        ]
+        ways += [(way.prefix, way.metric, way.kind, way.gateway) for way in each.ways]
+        for to, metric, kind, gateway in ways:
+            wanted.setdefault((to, metric), (each.ifname if kind == "unicast" else kind, gateway))
+    names = {link.number: name for name, link in world.kernel.links[container.netns].items()}
+    there = {
+        (to, metric): (names[number] if number else kind, gateway)
+        for to, metric, kind, number, gateway in world.kernel.routes[container.netns]
+    }
+    assert there == wanted
 
 
 @settings(max_examples=60)
