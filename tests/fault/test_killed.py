@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vethwork.engine import Engine
 
     Act = Callable[[Engine], object]
+    RunAhead = Callable[[Callable[[Any, World], None]], None]
 
 OLD_BRIDGE = "vw-3c6ef372fe94"
 
@@ -285,13 +286,15 @@ def start_from(world: World, operation: Operation) -> None:
     world.number(3000)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=repr)
-def test_killed_at_every_milestone(operation: Operation) -> None:
-    def scenario(world: World) -> None:
-        world.settle()
-        rehearse(world, operation, lambda world, at: world.victim(operation.work, at))
+def killed(operation: Operation, world: World) -> None:
+    """The operation, killed at each of its milestones."""
+    world.settle()
+    rehearse(world, operation, lambda world, at: world.victim(operation.work, at))
 
-    in_world(scenario)
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=repr)
+def test_killed_at_every_milestone(operation: Operation, run_ahead: RunAhead) -> None:
+    run_ahead(killed)
 
 
 AGAIN = [
@@ -300,49 +303,43 @@ AGAIN = [
     if each.name
     in (
         "create network dual stack",
-        "create network p2p",
-        "remove network",
         "attach with ports",
-        "attach given namespace",
         "attach on the default network, at its first use",
         "attach second end",
-        "detach",
         "detach one end of two",
         "connect",
-        "disconnect",
         "publish",
-        "unpublish",
     )
 ]
 
 
-@pytest.mark.parametrize("operation", AGAIN, ids=repr)
-def test_the_same_again_goes_on_where_the_killed_one_died(operation: Operation) -> None:
+def repeated(operation: Operation, world: World) -> None:
     """The command that was killed is the next command: it works, or says that it was done already."""
+    world.settle()
+    states: list[tuple[str, Seen]] = []
+    survived = False
+    for at in count():
+        start_from(world, operation)
+        survived = world.victim(operation.work, at)
+        done = world.milestones.count("settle") > 0 or died_in_closing()
+        sql("DELETE FROM cursors")
+        world.number(3000)
+        with world.engine() as engine:
+            try:
+                operation.work(engine)
+            except (ConflictError, NotFound):
+                assert done, f"killed after {world.milestones[-1]}: refused, although it was not done"
+            states.append((f"killed after {world.milestones[-1]} ({at})", world.seen()))
+            operation.after(engine)
+        if survived:
+            break
+    assert_same(states)
+    world.assert_settled()
 
-    def scenario(world: World) -> None:
-        world.settle()
-        states: list[tuple[str, Seen]] = []
-        survived = False
-        for at in count():
-            start_from(world, operation)
-            survived = world.victim(operation.work, at)
-            done = world.milestones.count("settle") > 0 or died_in_closing()
-            sql("DELETE FROM cursors")
-            world.number(3000)
-            with world.engine() as engine:
-                try:
-                    operation.work(engine)
-                except (ConflictError, NotFound):
-                    assert done, f"killed after {world.milestones[-1]}: refused, although it was not done"
-                states.append((f"killed after {world.milestones[-1]} ({at})", world.seen()))
-                operation.after(engine)
-            if survived:
-                break
-        assert_same(states)
-        world.assert_settled()
 
-    in_world(scenario)
+@pytest.mark.parametrize("operation", AGAIN, ids=repr)
+def test_the_same_again_goes_on_where_the_killed_one_died(operation: Operation, run_ahead: RunAhead) -> None:
+    run_ahead(repeated)
 
 
 UNDONE = [
@@ -365,36 +362,36 @@ UNDONE = [
 ]
 
 
-@pytest.mark.parametrize("operation", UNDONE, ids=repr)
-def test_killed_in_the_middle_of_an_undo(operation: Operation) -> None:
+def undone(operation: Operation, world: World) -> None:
     """The last step fails, everything is taken back, and that is killed at each of its milestones."""
-
-    def scenario(world: World) -> None:
-        world.settle()
+    world.settle()
+    start_from(world, operation)
+    assert world.victim(operation.work)
+    steps = len(world.milestones) - 1
+    with world.engine() as engine:
+        operation.after(engine)
+    states = []
+    for at in count(steps - 1):
         start_from(world, operation)
-        assert world.victim(operation.work)
-        steps = len(world.milestones) - 1
+        alive = world.victim(operation.work, at, fail_at=steps - 1)
+        milestones = world.milestones
+        world.number(4000)
         with world.engine() as engine:
+            follow_up(engine)
+        states.append((f"killed after {milestones[-1]} ({at})", world.seen()))
+        assert not sql("SELECT * FROM intents"), f"{milestones[-1]}: an intent is left"
+        with world.engine() as engine:
+            detach("next")(engine)
             operation.after(engine)
-        states = []
-        for at in count(steps - 1):
-            start_from(world, operation)
-            alive = world.victim(operation.work, at, fail_at=steps - 1)
-            milestones = world.milestones
-            world.number(4000)
-            with world.engine() as engine:
-                follow_up(engine)
-            states.append((f"killed after {milestones[-1]} ({at})", world.seen()))
-            assert not sql("SELECT * FROM intents"), f"{milestones[-1]}: an intent is left"
-            with world.engine() as engine:
-                detach("next")(engine)
-                operation.after(engine)
-            if alive:
-                break
-        assert_same(states)
-        world.assert_settled()
+        if alive:
+            break
+    assert_same(states)
+    world.assert_settled()
 
-    in_world(scenario)
+
+@pytest.mark.parametrize("operation", UNDONE, ids=repr)
+def test_killed_in_the_middle_of_an_undo(operation: Operation, run_ahead: RunAhead) -> None:
+    run_ahead(undone)
 
 
 CLEARED = [
@@ -402,41 +399,38 @@ CLEARED = [
 ]
 
 
-@pytest.mark.parametrize("operation", CLEARED, ids=repr)
-def test_who_clears_up_is_killed_too(operation: Operation) -> None:
+def cleared(operation: Operation, world: World) -> None:
     """Two die one after the other: the operation after each step, and who comes next at each milestone of the clearing up."""
-
-    def scenario(world: World) -> None:
-        world.settle()
+    world.settle()
+    start_from(world, operation)
+    assert world.victim(operation.work)
+    steps = len(world.milestones)
+    with world.engine() as engine:
+        operation.after(engine)
+    states: dict[bool, list[tuple[str, Seen]]] = {}
+    for at in count():
         start_from(world, operation)
-        assert world.victim(operation.work)
-        steps = len(world.milestones)
+        assert not world.victim(operation.work, steps - 2)
+        closing = died_in_closing()
+        world.victim(follow_up, at)
+        cleared = "intend" in world.milestones  # from here on it is about its own work
         with world.engine() as engine:
+            engine.detach("nobody")
+            detach("next")(engine)
+            follow_up(engine)
+            states.setdefault(closing, []).append((f"killed at {at}", world.seen()))
+            detach("next")(engine)
             operation.after(engine)
-        states: dict[bool, list[tuple[str, Seen]]] = {}
-        for first in (steps - 2,):
-            for second in count():
-                start_from(world, operation)
-                assert not world.victim(operation.work, first)
-                closing = died_in_closing()
-                alive = world.victim(follow_up, second)
-                with world.engine() as engine:
-                    if engine.store.container("next") is None:
-                        follow_up(engine)
-                    else:
-                        engine.detach("nobody")
-                        detach("next")(engine)
-                        follow_up(engine)
-                    states.setdefault(closing, []).append((f"killed at {first}, then {second}", world.seen()))
-                    detach("next")(engine)
-                    operation.after(engine)
-                if alive:
-                    break
-        for each in states.values():
-            assert_same(each)
-        world.assert_settled()
+        if cleared:
+            break
+    for each in states.values():
+        assert_same(each)
+    world.assert_settled()
 
-    in_world(scenario)
+
+@pytest.mark.parametrize("operation", CLEARED, ids=repr)
+def test_who_clears_up_is_killed_too(operation: Operation, run_ahead: RunAhead) -> None:
+    run_ahead(cleared)
 
 
 NEXT: dict[str, Act] = {

@@ -247,15 +247,19 @@ def network(name: str, *subnets: str, **wish: Any) -> NetworkRequest:
 def in_world(scenario: Callable[[World], Result], timeout: float = DEADLINE) -> Result:
     """Run a scenario as the first process of a world of its own; what it gives or raises comes back."""
     outside = Processes("VETHWORK_FAULT=0")
-
-    def enter() -> Result:
-        libc.unshare(libc.CLONE_NEWNS | libc.CLONE_NEWNET | CLONE_NEWPID)
-        return Processes("VETHWORK_FAULT=1").fork(lambda: be_first(scenario)).result(timeout)
-
     try:
-        return outside.fork(enter).result(timeout + 5)
+        return outside.fork(lambda: enter_world(scenario, timeout)).result(timeout + 5)
     finally:
         outside.end()
+
+
+def enter_world(scenario: Callable[[World], Result], timeout: float) -> Result:
+    """The same, for a process that does nothing else: it goes into the world, as its parent."""
+    libc.load()
+    assert libc._libc is not None
+    libc._libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    libc.unshare(libc.CLONE_NEWNS | libc.CLONE_NEWNET | CLONE_NEWPID)
+    return Processes("VETHWORK_FAULT=1").fork(lambda: be_first(scenario)).result(timeout)
 
 
 def be_first(scenario: Callable[[World], Result]) -> Result:
