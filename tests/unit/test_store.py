@@ -140,6 +140,14 @@ def test_a_process_takes_the_place_of_the_one_before(store: Store) -> None:
     assert store.processes() == (PROCESS.replace(pid=9),)
 
 
+def test_a_process_goes_with_its_container(store: Store) -> None:
+    record(store, CONTAINER, PROCESS)
+    plan = Plan("detach", "c", (), removes=(CONTAINER,), forward=True)
+    with store.transaction():
+        store.settle(store.intend(plan), plan)
+    assert store.processes() == ()
+
+
 def test_nothing_is_kept_of_what_was_interrupted(store: Store) -> None:
     with pytest.raises(ConflictError), store.transaction():
         store.intend(Plan("attach", "c", (), adds=(*ROWS, CONTAINER)))
@@ -249,6 +257,11 @@ def test_to_find_a_free_address_costs_the_same_among_two_thousand(store: Store) 
     assert list(store.leases.taken("web", V6.address, V6.address + 3)) == [V6.address + 2, V6.address + 3]
 
 
+def test_an_ipv6_address_that_begins_like_an_ipv4_one_is_not_taken_for_it(store: Store) -> None:
+    record(store, endpoint(1, "10.0.0.5/20", f"{Address(6, 0x0A000006 << 96)}/64"))
+    assert list(store.leases.taken("web", V4.address, V4.last)) == [Address.parse("10.0.0.5")]
+
+
 PUBLISHES = st.builds(
     Publish,
     st.sampled_from(["tcp", "udp"]),
@@ -343,6 +356,24 @@ def test_another_boot_wipes_all_but_the_networks(
         record(store, CONTAINER)
     with Store(root) as store:
         assert store.containers() == (CONTAINER,)
+
+
+def test_a_network_that_was_in_the_making_at_the_last_boot_is_not_there(
+    root: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gone = NETWORK.replace(name=Name("gone"), id="bb", device=IfName("br1"))
+    made = NETWORK.replace(name=Name("made"), id="cc", device=IfName("br2"))
+    with Store(root) as store:
+        record(store, NETWORK, gone)
+        with store.transaction():
+            store.intend(Plan("create network", "made", (), adds=(made,)))
+            store.intend(Plan("remove network", "gone", (), removes=(gone,), forward=True))
+        assert len(store.networks()) == 3
+    boot = tmp_path / "boot_id"
+    boot.write_text("another\n", encoding="ascii")
+    monkeypatch.setattr(database, "BOOT_ID", str(boot))
+    with Store(root) as store:
+        assert store.networks() == (NETWORK,)
 
 
 def test_a_rehearsal_changes_nothing_on_disk(root: str) -> None:

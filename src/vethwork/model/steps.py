@@ -165,8 +165,8 @@ class CreateMacvlan(Step):
 
     def describe(self) -> tuple[str, ...]:
         mac = f" address {self.mac}" if self.mac else ""
-        made = f"ip link add {self.ifname} link {self.parent} mtu {self.mtu}{mac} group {LINK_GROUP} netns {quoted(self.netns)}"
-        return (f"{made} type macvlan mode {self.mode}",)
+        made = f"ip link add {self.ifname} link {self.parent} mtu {self.mtu}{mac} group {LINK_GROUP}"
+        return (f"{made} netns {quoted(self.netns)} type macvlan mode {self.mode}",)
 
     def undo(self) -> tuple[Step, ...]:
         return (DeleteLink(self.netns, self.ifname),)
