@@ -108,7 +108,9 @@ def _restore_endpoint(engine: Engine, execution: Execution, endpoint: Endpoint) 
     try:
         execution.carry_out(lambda: Plan("restore network", network.name, steps))
     except VethworkError as error:
-        return (f"{what}, and could not be restored (does 'vethwork gc' find something in its way?): {error}",)
+        return (
+            f"{what}, and could not be restored (does 'vethwork gc' find something in its way?): {error}",
+        )
     return (what,)
 
 

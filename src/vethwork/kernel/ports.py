@@ -14,7 +14,7 @@ from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EPROTONOSUPPORT, ESOC
 from vethwork.errors import KernelRefused, RequestError
 from vethwork.model.ports import PROTOCOLS, Publish
 
-_ANY = {4: "0.0.0.0", 6: "::"}  # noqa: S104
+_ANY = {4: "0.0.0.0", 6: "::"}
 _TYPES = {"tcp": _socket.SOCK_STREAM, "udp": _socket.SOCK_DGRAM, "sctp": _socket.SOCK_STREAM}
 IPPROTO_IPV6, IPV6_V6ONLY = 41, 26
 

@@ -123,7 +123,9 @@ def run(spec: Spec, on_started: OnStarted, on_exit: OnExit, detached: bool) -> i
             try:
                 process.go()
             except KernelRefused as error:  # the supervisor is gone and cannot call it
-                stop(process.pid, process.start_time, 0)  # which may have begun before the supervisor could say so
+                stop(
+                    process.pid, process.start_time, 0
+                )  # which may have begun before the supervisor could say so
                 on_exit(error.exit_status)
                 raise
             return 0

@@ -69,7 +69,10 @@ def find_free(
 
 
 def _find_in(
-    where: Range, never: set[int], last: Address | None, leased: Callable[[Address, Address], Iterator[Address]]
+    where: Range,
+    never: set[int],
+    last: Address | None,
+    leased: Callable[[Address, Address], Iterator[Address]],
 ) -> Address | None:
     low, high = where.first, where.last
     start = last + 1 if last is not None and low.value <= last.value < high.value else low
