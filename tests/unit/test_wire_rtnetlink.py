@@ -162,6 +162,12 @@ def test_an_address_is_given_as_it_would_be_read(index: int, interface: Interfac
     assert found.get(IFA_BROADCAST) == (interface.prefix.last.packed if broadcast else None)
 
 
+@pytest.mark.parametrize(("length", "broadcast"), [(30, "10.0.0.3"), (31, ""), (32, "")])
+def test_two_alone_have_no_broadcast_address(length: int, broadcast: str) -> None:
+    found = attributes(new_address(1, Interface(Address.parse("10.0.0.1"), length)).body, 8)
+    assert found.get(IFA_BROADCAST, b"") == (Address.parse(broadcast).packed if broadcast else b"")
+
+
 @pytest.mark.parametrize(("text", "flags"), [("10.0.0.1/24", 0), ("fd00::1/64", 2)])
 def test_an_ipv6_address_is_not_probed_for(text: str, flags: int) -> None:
     assert new_address(1, Interface.parse(text)).body[2] == flags
