@@ -29,6 +29,7 @@ DEADLINE = 10.0
 ANY = {4: "0.0.0.0", 6: "::"}
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 BITS = {4: 32, 6: 128}
+VERSIONS = (4, 6)
 
 
 class Said(NamedTuple):

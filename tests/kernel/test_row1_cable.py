@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kernel.stage import Stage, address, eventually, ip, is_silent, links, pings
+from tests.kernel.stage import VERSIONS, Stage, address, eventually, ip, is_silent, links, pings
 
 if TYPE_CHECKING:
     from vethwork.testing.machine import Machine
@@ -24,7 +24,7 @@ def reach_each_other(left: Machine, right: Machine, version: int) -> bool:
     return pings(left, address(right, version)) and pings(right, address(left, version))
 
 
-def test_two_containers_and_a_cable_by_the_command_line(stage: Stage, version: int) -> None:
+def test_two_containers_and_a_cable_by_the_command_line(stage: Stage) -> None:
     """The whole story by programs of their own, as a person types it."""
     assert stage.command("network", "create", "cable", "--driver", "p2p", "--ipv6") == (0, "cable\n", "")
     left, right = stage.lab.container("left"), stage.lab.container("right")
@@ -34,10 +34,11 @@ def test_two_containers_and_a_cable_by_the_command_line(stage: Stage, version: i
         assert said.out == f"eth0 {' '.join(interface(end))} on cable\n"
     right.serve_http(80)
     right.serve_udp_echo(80)
-    assert reach_each_other(left, right, version)
-    for protocol in ("tcp", "udp"):
-        seen = left.connect(address(right, version), 80, protocol)
-        assert (seen.name, seen.peer) == ("right", address(left, version))
+    for version in VERSIONS:
+        assert reach_each_other(left, right, version)
+        for protocol in ("tcp", "udp"):
+            seen = left.connect(address(right, version), 80, protocol)
+            assert (seen.name, seen.peer) == ("right", address(left, version))
 
 
 def interface(end: Machine) -> list[str]:
@@ -86,19 +87,19 @@ def test_a_third_is_told_who_holds_the_ends(stage: Stage, ends: tuple[Machine, M
 
 @pytest.mark.parametrize("leaves", ["left", "right"])
 def test_an_end_that_was_let_go_is_parked_and_taken_up_again(
-    stage: Stage, ends: tuple[Machine, Machine], leaves: str, version: int
+    stage: Stage, ends: tuple[Machine, Machine], leaves: str
 ) -> None:
     leaver, stays = ends if leaves == "left" else reversed(ends)
     stage.do("detach", leaves)
     assert "eth0" not in links(leaver)
     assert "UP" not in links(stage.host)[stage.device("cable")]["flags"]
-    assert is_silent(leaver, address(stays, version))
+    assert is_silent(leaver, stays.v4)
     heir = stage.attach("heir", "--net", "cable")
-    assert reach_each_other(heir, stays, version)
+    assert all(reach_each_other(heir, stays, version) for version in VERSIONS)
     assert stage.device("cable") not in links(stage.host)
     stage.do("detach", "heir")
     stage.do("attach", leaves, "--netns", leaver.path, "--net", "cable")
-    assert reach_each_other(leaver, stays, version)
+    assert all(reach_each_other(leaver, stays, version) for version in VERSIONS)
 
 
 def test_both_let_go_and_nothing_is_left(stage: Stage, ends: tuple[Machine, Machine]) -> None:

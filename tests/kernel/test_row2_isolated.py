@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kernel.stage import BITS, Stage, address, complaint, ip, is_silent, links, pings
+from tests.kernel.stage import BITS, VERSIONS, Stage, address, complaint, ip, is_silent, links, pings
 from vethwork.testing import frames
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def island(stage: Stage) -> tuple[Machine, ...]:
     return tuple(stage.settle(name, "--net", "island") for name in NAMES)
 
 
-def test_they_reach_each_other_by_the_command_line(stage: Stage, version: int) -> None:
+def test_they_reach_each_other_by_the_command_line(stage: Stage) -> None:
     assert stage.command("network", "create", "island", "--isolated", "--ipv6").status == 0
     machines = [stage.lab.container(name) for name in NAMES]
     for machine in machines:
@@ -34,7 +35,7 @@ def test_they_reach_each_other_by_the_command_line(stage: Stage, version: int) -
         machine.serve_http(80)
         machine.serve_udp_echo(80)
     for asker in machines:
-        for asked in machines:
+        for asked, version in product(machines, VERSIONS):
             assert pings(asker, address(asked, version))
             for protocol in ("tcp", "udp"):
                 seen = asker.connect(address(asked, version), 80, protocol)

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kernel.stage import Stage, address, eventually, ip, links, pings
+from tests.kernel.stage import VERSIONS, Stage, address, eventually, ip, links, pings
+from vethwork.testing.lab import Lab
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from vethwork.testing.machine import Machine
@@ -37,6 +39,13 @@ with Server(("::", 80), Handler) as server:
     server.serve_forever()
 """
 SERVE = (sys.executable, "-c", LISTEN)
+
+
+@pytest.fixture(scope="module")
+def lone(needs: None) -> Iterator[Stage]:
+    """A lab for what no packet has a part in."""
+    with Lab() as lab:
+        yield Stage(lab)
 
 
 def inode(path: str) -> str:
@@ -72,19 +81,16 @@ def test_host_shares_the_hosts_namespace(stage: Stage) -> None:
     assert (view["mode"], view["endpoints"], view["ports"]) == ("host", [], [])
 
 
-def test_none_has_loopback_only(stage: Stage, version: int) -> None:
+def test_none_has_loopback_only(stage: Stage) -> None:
     said = stage.command("run", "--net", "none", "--rm", "--", "ip", "-j", "addr")
     shown = [link for link in json.loads(said.out) if "UP" in link["flags"]]
     assert [link["ifname"] for link in shown] == ["lo"]
-    assert (
-        stage.command(
-            "run", "--net", "none", "--", "ping", "-nc1", "-W1", ["127.0.0.1", "::1"][version == 6]
-        ).status
-        == 0
-    )
-    target = address(stage.host, version)
-    said = stage.command("run", "--net", "none", "--", "ping", "-nc1", target)
-    assert "unreachable" in said.err
+    for target in ("127.0.0.1", "::1"):
+        said = stage.command("run", "--net", "none", "--", "ping", "-nc1", "-W1", target)
+        assert said.status == 0
+    for target in (stage.host.v4, stage.host.v6):
+        said = stage.command("run", "--net", "none", "--", "ping", "-nc1", target)
+        assert "unreachable" in said.err
     assert set(links(stage.host)) == {"lo", "eth0", "eth1"}
 
 
@@ -156,29 +162,32 @@ def identity(machine: Machine) -> list[tuple[str, str, list[str]]]:
     ]
 
 
-def test_container_shares_addresses_and_ports(stage: Stage, web: Machine, version: int) -> None:
+def test_container_shares_addresses_and_ports(stage: Stage, web: Machine) -> None:
     said = stage.command("run", "--rm", "--net", "container:web", "--", "ip", "-j", "addr")
     shared = {link["ifname"]: link["address"] for link in json.loads(said.out)}
     assert shared == {name: mac for name, mac, _ in identity(web)}
-    assert address(web, version) in said.out
+    assert web.v4 in said.out
+    assert web.v6 in said.out
     start_server(stage, "side", "--net", "container:web")
     view = stage.view("inspect", "side")
     assert (view["mode"], view["netns"]) == ("container:web", stage.view("inspect", "web")["netns"])
-    assert fetch(stage.lab.neighbour, address(stage.host, version))["host"] == "side"
+    for version in VERSIONS:
+        assert fetch(stage.lab.neighbour, address(stage.host, version))["host"] == "side"
     busy = stage.command("run", "--rm", "--net", "container:web", "--", *SERVE)
     assert busy.status == 1
     assert "Address already in use" in busy.err
 
 
-def test_it_survives_what_becomes_of_the_others_process(stage: Stage, web: Machine, version: int) -> None:
+def test_it_survives_what_becomes_of_the_others_process(stage: Stage, web: Machine) -> None:
     """Stop, start, kill -9, start: the namespace is pinned, and its addresses, ports and sharers stay."""
     start_server(stage, "side", "--net", "container:web")
-    here, neighbour = address(stage.host, version), stage.lab.neighbour
+    neighbour = stage.lab.neighbour
     before = identity(web)
     first = pid_of(stage, "web")
 
     def is_whole() -> bool:
-        return (fetch(neighbour, here)["host"], identity(web)) == ("side", before)
+        served = [fetch(neighbour, address(stage.host, version))["host"] for version in VERSIONS]
+        return served == ["side", "side"] and identity(web) == before
 
     assert is_whole()
     assert stage.command("stop", "web").status == 0
@@ -217,7 +226,7 @@ def test_container_of_nobody_and_of_a_sharer(stage: Stage, web: Machine) -> None
 # Networks by name, several at once, ns:PATH.
 
 
-def test_several_networks_at_once(stage: Stage, version: int) -> None:
+def test_several_networks_at_once(stage: Stage) -> None:
     """An interface on each, in their order; the default route is the first one's."""
     for name in ("blue", "green", "isle"):
         stage.network(name, *(["--isolated"] if name == "isle" else []))
@@ -230,30 +239,31 @@ def test_several_networks_at_once(stage: Stage, version: int) -> None:
         ("eth1", "green"),
         ("eth2", "isle"),
     ]
-    (route,) = ip(web, f"-{version}", "route", "show", "default")
-    assert (route["dev"], route["gateway"]) == ("eth0", stage.gateway("blue", version))
+    for version in VERSIONS:
+        (route,) = ip(web, f"-{version}", "route", "show", "default")
+        assert (route["dev"], route["gateway"]) == ("eth0", stage.gateway("blue", version))
     for end in ends:
         peer = stage.attach(f"on-{end['network']}", "--net", end["network"])
-        own = next(a for a in end["addresses"] if (":" in a) == (version == 6)).partition("/")[0]
-        assert pings(peer, own)
-        assert pings(web, address(peer, version))
+        assert all(pings(peer, own.partition("/")[0]) for own in end["addresses"])
+        assert all(pings(web, address(peer, version)) for version in VERSIONS)
     assert eventually(lambda: "ready" in stage.do("logs", "web"))
-    assert fetch(stage.lab.neighbour, address(stage.host, version))["host"] == "web"
+    for version in VERSIONS:
+        assert fetch(stage.lab.neighbour, address(stage.host, version))["host"] == "web"
 
 
-def test_connect_and_disconnect_one_that_runs(stage: Stage, web: Machine, version: int) -> None:
+def test_connect_and_disconnect_one_that_runs(stage: Stage, web: Machine) -> None:
     stage.network("green")
     peer = stage.attach("peer", "--net", "green")
     assert not links(web).keys() & {"eth1", "lan0"}
     said = stage.command("network", "connect", "--ifname", "lan0", "green", "web")
     assert said.status == 0, said.err
     assert said.out.startswith("lan0 ")
-    assert pings(web, address(peer, version))
+    assert all(pings(web, address(peer, version)) for version in VERSIONS)
     assert stage.refused("network", "connect", "green", "web").status == 4
     assert stage.command("network", "disconnect", "green", "web").status == 0
     assert "lan0" not in links(web)
     assert stage.refused("network", "disconnect", "green", "web").status == 3
-    assert pings(web, stage.gateway("blue", version))
+    assert all(pings(web, stage.gateway("blue", version)) for version in VERSIONS)
 
 
 def test_a_namespace_by_path(stage: Stage) -> None:
@@ -283,10 +293,10 @@ def test_a_namespace_by_path(stage: Stage) -> None:
         ("--net", "../x"),
     ],
 )
-def test_modes_that_contradict_each_other_are_refused(scene: Stage, words: tuple[str, ...]) -> None:
-    assert scene.refused("run", *words, "--", "true").status in (2, 3)
-    assert scene.view("ps") == []
-    assert "vethwork0" not in links(scene.host) or "bridge" in words
+def test_modes_that_contradict_each_other_are_refused(lone: Stage, words: tuple[str, ...]) -> None:
+    assert lone.refused("run", *words, "--", "true").status in (2, 3)
+    assert lone.view("ps") == []
+    assert "vethwork0" not in links(lone.host) or "bridge" in words
 
 
 # What is told of a container.
@@ -351,20 +361,20 @@ def test_it_has_files_and_a_name_of_its_own(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("script", "status"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137), ("kill -15 $$", 143)]
 )
-def test_its_exit_status_is_ours(scene: Stage, script: str, status: int) -> None:
-    assert scene.command("run", "--rm", "--net", "none", "--", "sh", "-c", script).status == status
+def test_its_exit_status_is_ours(lone: Stage, script: str, status: int) -> None:
+    assert lone.command("run", "--rm", "--net", "none", "--", "sh", "-c", script).status == status
 
 
-def test_a_command_that_cannot_be_run(scene: Stage) -> None:
-    missing = scene.command("run", "--rm", "--net", "none", "--", "/no/such/program")
+def test_a_command_that_cannot_be_run(lone: Stage) -> None:
+    missing = lone.command("run", "--rm", "--net", "none", "--", "/no/such/program")
     assert missing.status == 127
     assert "/no/such/program" in missing.err
-    assert scene.command("run", "--rm", "--net", "none", "--", "/etc/passwd").status == 126
-    assert scene.view("ps") == []
+    assert lone.command("run", "--rm", "--net", "none", "--", "/etc/passwd").status == 126
+    assert lone.view("ps") == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
-def test_signals_reach_it(scene: Stage, number: signal.Signals) -> None:
+def test_signals_reach_it(lone: Stage, number: signal.Signals) -> None:
     code = (
         "import signal, sys\n"
         "def heard(number, _): sys.exit(number + 40)\n"
@@ -385,16 +395,16 @@ def test_signals_reach_it(scene: Stage, number: signal.Signals) -> None:
         "-c",
         code,
     ]
-    with scene.host.popen(argv, stdout=-1) as program:
+    with lone.host.popen(argv, stdout=-1) as program:
         assert program.stdout is not None
         assert program.stdout.readline() == "ready\n"
         program.send_signal(number)
         assert program.wait(20) == number + 40
 
 
-def test_what_it_reads_and_says_passes_through(scene: Stage) -> None:
+def test_what_it_reads_and_says_passes_through(lone: Stage) -> None:
     script = "read line; echo got $line; echo warned >&2"
-    said = scene.command("run", "--rm", "--net", "none", "--", "sh", "-c", script, stdin="a line\n")
+    said = lone.command("run", "--rm", "--net", "none", "--", "sh", "-c", script, stdin="a line\n")
     assert said == (0, "got a line\n", "warned\n")
 
 
@@ -439,7 +449,7 @@ def test_with_rm_nothing_is_left_when_it_ends(stage: Stage) -> None:
     assert eventually(lambda: stage.view("ps") == [])
 
 
-def test_a_container_that_something_else_runs(stage: Stage, version: int) -> None:
+def test_a_container_that_something_else_runs(stage: Stage) -> None:
     """By its process, or by the path of its namespace; and detached, as often as one likes."""
     stage.network("blue")
     holder = stage.host.popen(
@@ -456,11 +466,12 @@ def test_a_container_that_something_else_runs(stage: Stage, version: int) -> Non
     assert (view["pid"], view["status"]) == (holder.pid, "attached")
     theirs = stage.lab.at(f"/proc/{holder.pid}/ns/net", "by-pid")
     theirs.serve_http(80)
-    assert stage.lab.neighbour.connect(address(stage.host, version), 8080).name == "by-pid"
+    for version in VERSIONS:
+        assert stage.lab.neighbour.connect(address(stage.host, version), 8080).name == "by-pid"
     bare = stage.bare("by-path")
     said = stage.command("attach", "by-path", "--netns", bare.path, "--net", "blue")
     assert said.status == 0
-    assert pings(bare, address(theirs, version))
+    assert all(pings(bare, address(theirs, version)) for version in VERSIONS)
     assert stage.refused("attach", "by-path", "--netns", bare.path, "--net", "blue").status == 4
     assert stage.refused("attach", "neither", "--net", "blue").status == 2
     assert stage.refused("stop", "by-path").status == 2
@@ -468,4 +479,5 @@ def test_a_container_that_something_else_runs(stage: Stage, version: int) -> Non
         for _ in range(2):
             assert stage.command("detach", machine.name) == (0, "", "")
         assert set(links(machine)) == {"lo"}
-    assert not stage.lab.neighbour.reaches(address(stage.host, version), 8080)
+    for version in VERSIONS:
+        assert not stage.lab.neighbour.reaches(address(stage.host, version), 8080)
