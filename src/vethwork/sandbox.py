@@ -1,9 +1,10 @@
 """A sandbox: an isolated network for processes that Python starts, for as long as a ``with`` block lasts.
 
     >>> import vethwork
-    >>> with vethwork.Sandbox(publish=["8080:80"]) as box:            # doctest: +SKIP
-    ...     box.run(["ip", "-brief", "address"], check=True)
-    ...     server = box.popen(["python3", "-m", "http.server", "80"])
+    >>> with vethwork.Sandbox(publish=["8080:80"]) as box:
+    ...     said = box.run(["ip", "-brief", "-4", "address", "show", "eth0"], capture_output=True, text=True, check=True)
+    ...     print(box.ports, box.addresses[0] in said.stdout)
+    {'80/tcp': 8080} True
 
 Rules: a sandbox is a container of the engine like any other (``vethwork ps`` shows it), made when the block is entered and
 removed when it is left, however it is left. If the whole process is killed, the next ``vethwork ps``, ``run`` or ``gc``
