@@ -30,6 +30,7 @@ from vethwork.model.process import ProcessRow
 from vethwork.model.record import from_data, to_data
 from vethwork.store.damage import WAIT_SECONDS, explain, identity_of, is_damage, keep_aside
 from vethwork.store.leases import Leases
+from vethwork.store.schema import VERSION, ensure_file, is_missing, write_schema
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,28 +39,8 @@ if TYPE_CHECKING:
     from vethwork.model.plan import Row
     from vethwork.model.record import Record
 
-VERSION = 1
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
-SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-CREATE TABLE networks (name TEXT PRIMARY KEY, id TEXT UNIQUE, device TEXT UNIQUE, record TEXT) WITHOUT ROWID;
-CREATE TABLE containers (name TEXT PRIMARY KEY, id TEXT UNIQUE, netns TEXT, record TEXT) WITHOUT ROWID;
-CREATE INDEX by_netns ON containers (netns);
-CREATE TABLE endpoints (id TEXT PRIMARY KEY, container TEXT, network TEXT, ifname TEXT, host_ifname TEXT UNIQUE,
-                        record TEXT, UNIQUE (container, ifname)) WITHOUT ROWID;
-CREATE INDEX by_network ON endpoints (network);
-CREATE TABLE leases (network TEXT, address BLOB, endpoint TEXT, PRIMARY KEY (network, address)) WITHOUT ROWID;
-CREATE INDEX by_endpoint ON leases (endpoint);
-CREATE TABLE cursors (network TEXT, version INTEGER, address BLOB, PRIMARY KEY (network, version)) WITHOUT ROWID;
-CREATE TABLE ports (protocol TEXT, first INTEGER, last INTEGER, host_ip TEXT, container TEXT, endpoint TEXT, record TEXT,
-                    PRIMARY KEY (protocol, first, last, host_ip)) WITHOUT ROWID;
-CREATE INDEX ranges ON ports (protocol, first, last) WHERE last > first;
-CREATE INDEX ports_of ON ports (container);
-CREATE TABLE processes (container TEXT PRIMARY KEY, record TEXT) WITHOUT ROWID;
-CREATE TABLE forwarding (version INTEGER PRIMARY KEY, record TEXT);
-CREATE TABLE intents (id INTEGER PRIMARY KEY AUTOINCREMENT, verb TEXT, subject TEXT, plan TEXT);
-"""
 VOLATILE = ("containers", "endpoints", "leases", "cursors", "ports", "processes", "forwarding", "intents")
 
 
@@ -80,11 +61,10 @@ class Store:
         self._open()
 
     def _open(self) -> None:
-        nothing = self._rehearsal and identity_of(self.path) is None
+        nothing = self._rehearsal and is_missing(self.path)
         with self._explained():
-            where = ":memory:" if nothing else self.path
-            self._db = sqlite3.connect(where, timeout=WAIT_SECONDS, isolation_level=None)
-        self._file = identity_of(self.path)
+            self._db = self._connect(":memory:" if nothing else self.path)
+        self._file = None if nothing else identity_of(self.path)
         try:
             with self._explained():
                 self._prepare()
@@ -97,6 +77,15 @@ class Store:
         except BaseException:
             self._db.close()
             raise
+
+    def _connect(self, where: str) -> sqlite3.Connection:
+        while True:
+            if not self._rehearsal:
+                ensure_file(self.path)
+            database = sqlite3.connect(where, timeout=WAIT_SECONDS, isolation_level=None)
+            if self._rehearsal or not is_missing(self.path):
+                return database
+            database.close()  # the file was moved aside in between, and SQLite made an empty one
 
     def reopen(self) -> None:
         """Go on with the file that is there now, if the one that is open was moved aside or deleted."""
@@ -116,22 +105,14 @@ class Store:
 
     def _prepare(self) -> None:
         self._db.execute("PRAGMA synchronous = NORMAL")
+        if self._rehearsal and self._file is None:
+            write_schema(self._db)
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version == VERSION:
-            return
-        if version != 0:
+        if version != VERSION:
             raise StateError(
                 f"open {self.path}: is of version {version}, this vethwork speaks {VERSION}",
                 hint="use the vethwork that wrote it, or move the file away",
             )
-        self._db.execute("PRAGMA journal_mode = WAL")
-        if os.path.exists(self.path):  # else we rehearse
-            os.chmod(self.path, 0o600)
-        with self.transaction():
-            if self._db.execute("PRAGMA user_version").fetchone() == (0,):
-                for statement in SCHEMA.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {VERSION}")
 
     def _forget_last_boot(self) -> None:
         with open(BOOT_ID) as file:
