@@ -23,7 +23,7 @@ from vethwork.model.network import DEFAULT_NETWORK, Network, NetworkRequest
 from vethwork.model.ports import Publish
 from vethwork.model.snapshot import ContainerSeen
 from vethwork.observer import Observer
-from vethwork.plan.attach import plan_attach, plan_connect, plan_publish
+from vethwork.plan.attach import attached, plan_attach, plan_connect, plan_publish
 from vethwork.plan.detach import plan_detach, plan_disconnect, plan_unpublish
 from vethwork.plan.networks import (
     differences_of,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from vethwork.execution import Rehearse, Watch
     from vethwork.model.container import Endpoint
     from vethwork.model.plan import Plan
-    from vethwork.model.snapshot import HostSeen
+    from vethwork.model.snapshot import AttachSeen, HostSeen
 
 DEFAULT_ROOT, DEFAULT_RUN = "/var/lib/vethwork", "/run/vethwork"
 
@@ -110,14 +110,27 @@ class Engine:
         for join in request.joins:
             self.ensure_network(join.network)
         self.check_namespace(request)
-        self._make_room(request)
+        try:
+            return self._attach(request)
+        except ConflictError:  # the plan was refused, before anything was done
+            if self.rehearses or not self._make_room(request):
+                raise
+        return self._attach(request)
+
+    def _attach(self, request: AttachRequest) -> ContainerSeen:
         shares = request.mode.kind == "container"
         with self.turn(request.name, *[join.network for join in request.joins], shares=shares) as execution:
             if shares:
                 self.check_namespace(request)  # again: it was there before our turn came
             local = self.observer.local_holders(request.publishes, reserved=request.reserved)
-            execution.carry_out(lambda: plan_attach(request, self.observer.attach(request, local)))
-            return self.inspect(request.name)
+            seen: list[AttachSeen] = []
+
+            def plan() -> Plan:
+                seen[:] = [self.observer.attach(request, local)]
+                return plan_attach(request, *seen)
+
+            done = execution.carry_out(plan)
+            return attached(done, seen[0]) if request.joins else self.inspect(request.name)
 
     def turn(self, name: str, *networks: str, shares: bool = False) -> Execution:
         """The turn of a container, by name or id; with the world to itself where it has, or gets, the end of a cable.
@@ -163,27 +176,28 @@ class Engine:
             execution.carry_out(lambda: plan_detach(self.observer.container(name), cables))
             return seen.networks
 
-    def _make_room(self, request: AttachRequest) -> None:
-        """Detach who died without anybody having said so, and still holds what is asked for: name, address or port."""
-        if self.rehearses:
-            return
+    def _make_room(self, request: AttachRequest) -> bool:
+        """Detach who died without anybody having said so, and still holds what is asked for: name, address or port.
+
+        False: nobody did.
+        """
         held: set[str] = {request.name}
         for join in request.joins:
             held |= {self.store.leases.holder(join.network, address) for address in join.addresses}
         for publish in request.publishes:
             near = self.store.publications_near(publish) if publish.host_port else ()
             held |= {other.container for other in near if publish.overlaps(other.publish)}
-        for name in sorted(held):
-            container = self.store.container(name)
-            if container is not None and not self.lives(container):
-                self._detach(name, dead=True)  # its networks stay: this may be about to join one
+        dead = [each for each in map(self.store.container, sorted(held)) if each and not self.lives(each)]
+        for container in dead:
+            self._detach(container.name, dead=True)  # its networks stay: this may be about to join one
+        return bool(dead)
 
     def lives(self, container: Container) -> bool:
         """Tell whether a container's namespace is there; of one that we may not see, whether a link of it is."""
         if not container.handed:
             return has_netns(container.netns)
         ends = [endpoint.host_ifname for endpoint in self.store.endpoints_of(container.name)]
-        return container.netns == AWAITED or any(self.kernel.door("").link(each) is not None for each in ends)
+        return container.netns == AWAITED or any(self.kernel.door("").find(each) for each in ends)
 
     def connect(
         self, name: str, join: Join, publishes: tuple[Publish, ...] = (), *, reserved: bool = False
@@ -383,7 +397,7 @@ class Engine:
         if (
             network.driver == "bridge"
             and self._rehearse is None
-            and self.kernel.door("").link(network.device) is None
+            and not self.kernel.door("").find(network.device)
         ):
             if not network.managed:
                 raise NotFound(

@@ -101,7 +101,7 @@ class Observer:
 
     def _there(self, ifname: str) -> tuple[str, ...]:
         """The link of that name, if the host has it."""
-        return (ifname,) if ifname and self._kernel.door("").link(ifname) is not None else ()
+        return (ifname,) if ifname and self._kernel.door("").find(ifname) else ()
 
     def cables(self, seen: ContainerSeen) -> tuple[NetworkSeen, ...]:
         """The p2p networks of a container."""

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import os
 import select
-import shlex
-import shutil
 
 from vethwork.engine import Engine
 from vethwork.errors import ConflictError, NotFound, RequestError, StateError
@@ -23,7 +21,7 @@ from vethwork.kernel.process import is_alive, parent_of, start_time_of, stop
 from vethwork.kernel.supervise import execute, run
 from vethwork.model.container import AttachRequest
 from vethwork.model.process import ProcessRow, RunOptions
-from vethwork.model.steps import in_netns
+from vethwork.model.steps import in_netns, quoted
 from vethwork.plan.files import render_hosts, render_resolv
 
 TYPE_CHECKING = False
@@ -175,7 +173,9 @@ def stray_files(engine: Engine) -> tuple[str, ...]:
 
 def delete_files(path: str) -> None:
     """Delete a container's directory, or its log; what is gone is fine."""
-    shutil.rmtree(path, ignore_errors=True)
+    from shutil import rmtree  # which loads `re`, and is for containers of our own only
+
+    rmtree(path, ignore_errors=True)
     if os.path.exists(path):
         os.unlink(path)
 
@@ -207,7 +207,7 @@ def process_view(engine: Engine, name: str, netns: str) -> View:
 def describe_start(engine: Engine, name: str) -> str:
     """Spell :func:`start` as a person would have typed it, less the files in /etc and the host name."""
     seen = engine.inspect(name)
-    command = shlex.join(_row(engine, seen).options.command)
+    command = " ".join([quoted(word) for word in _row(engine, seen).options.command])
     return in_netns(seen.container.netns, command)
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
+import subprocess
+import sys
 from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.law.source import SOURCE
 from tests.unit.strategies import field_types, model_records, records
 from vethwork.model.address import Address, Interface, Prefix
-from vethwork.model.record import Record, from_data, to_data
+from vethwork.model.record import Record
+from vethwork.model.text import parse_json, parse_record, spell_json, spell_record
 
 KINDS = model_records()
 
@@ -95,8 +100,9 @@ def test_a_record_is_what_it_was_after_a_journey(kind: type[Record]) -> None:
     @settings(max_examples=15)
     @given(records(kind))
     def travel(record: Record) -> None:
-        text = json.dumps(to_data(record))
-        for back in (from_data(json.loads(text)), pickle.loads(pickle.dumps(record))):
+        text = spell_record(record)
+        assert json.loads(text).keys() == {kind.__name__}
+        for back in (parse_record(text), pickle.loads(pickle.dumps(record))):
             assert back == record
             assert type(back) is kind
             assert hash(back) == hash(record)
@@ -126,8 +132,8 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_what_is_no_record_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="not a "):
-        from_data(json.loads(text))
+    with pytest.raises(ValueError, match=r"not a |is not a number"):
+        parse_record(text)
 
 
 JSON = st.recursive(
@@ -145,7 +151,74 @@ JSON = st.recursive(
 @given(JSON)
 def test_whatever_it_is_it_is_read_or_refused(data: object) -> None:
     try:
-        back = from_data(data)
+        back = parse_record(json.dumps(data))
     except ValueError:
         return
-    assert to_data(back) == data
+    assert json.loads(spell_record(back)) == data
+
+
+@given(JSON | st.dictionaries(st.text(max_size=4), JSON, max_size=3))
+def test_documents_are_read_and_spelled_as_json_does(document: object) -> None:
+    text = json.dumps(document)
+    assert spell_json(document) == text
+    if "NaN" in text or "Infinity" in text:
+        with pytest.raises(ValueError, match="is not a number"):
+            parse_json(text)
+    else:
+        assert parse_json(text) == json.loads(text) == parse_json(f" \n{json.dumps(document, indent=2)}\t\r")
+
+
+BROKEN = [
+    "",
+    " ",
+    "{",
+    "[1",
+    '{"a"',
+    '{"a":',
+    '{"a":1',
+    '{"a":1,}',
+    "[1,]",
+    "[1] 2",
+    "nul",
+    '"',
+    '"\\x"',
+    '"\n"',
+    "01",
+    "\xa0[]",
+]
+
+
+@given(st.sampled_from(BROKEN) | st.text(alphabet='{}[]",:1.e-+ntrue\\u00 ', max_size=9))
+def test_what_json_refuses_is_refused_in_its_words(text: str) -> None:
+    """The C half, asked alone, fails in ways of its own: StopIteration, or SystemError where ``json`` was never loaded."""
+    try:
+        read = json.loads(text)
+    except ValueError as error:
+        with pytest.raises(ValueError, match=re.escape(str(error))):
+            parse_json(text)
+    else:
+        assert parse_json(text) == read
+
+
+def test_a_broken_text_is_refused_where_json_was_never_loaded() -> None:
+    asks = """if True:
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        from vethwork.model.text import parse_json
+        assert "json" not in sys.modules and "re" not in sys.modules
+        for text in ("[1", "", "{", "[1] 2"):
+            try:
+                parse_json(text)
+            except ValueError:
+                continue
+            raise SystemExit(f"read {text!r}")
+    """
+    command = [sys.executable, "-I", "-S", "-c", asks, str(SOURCE)]
+    subprocess.run(command, check=True, timeout=30)
+
+
+def test_what_has_no_json_is_a_mistake() -> None:
+    with pytest.raises(TypeError, match="set has no JSON"):
+        spell_json({"a": {1}})
+    with pytest.raises(RecursionError):
+        parse_json("[" * 100_000)

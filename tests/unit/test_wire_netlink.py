@@ -19,7 +19,6 @@ from vethwork.wire.netlink import (
     NLM_F_ACK,
     NLM_F_ACK_TLVS,
     NLM_F_CAPPED,
-    NLM_F_DUMP,
     NLM_F_REQUEST,
     NLMSGERR_ATTR_MSG,
     Message,
@@ -84,22 +83,21 @@ def test_an_attribute_does_not_reach_beyond_its_message(length: int) -> None:
         attributes(pack("=HHI", length, 1, 0))
 
 
-@given(st.lists(MESSAGES, max_size=4))
-def test_messages_are_framed_and_split(messages: list[Message]) -> None:
-    frames = [frame(message, number) for number, message in enumerate(messages)]
+@given(st.lists(MESSAGES, max_size=4), st.booleans())
+def test_messages_are_framed_and_split(messages: list[Message], acknowledge: bool) -> None:
+    frames = [frame(message, number, acknowledge=acknowledge) for number, message in enumerate(messages)]
     packet = b"".join(each + bytes(-len(each) % 4) for each in frames)
     found = list(split(packet))
     assert [(kind, sequence, body) for kind, _, sequence, body in found] == [
         (message.type, number, message.body) for number, message in enumerate(messages)
     ]
     for message, (_, flags, _, _) in zip(messages, found, strict=True):
-        dump = message.flags & NLM_F_DUMP == NLM_F_DUMP
-        assert flags == message.flags | NLM_F_REQUEST | (0 if dump else NLM_F_ACK)
+        assert flags == message.flags | NLM_F_REQUEST | (NLM_F_ACK if acknowledge else 0)
 
 
 @given(MESSAGES, st.integers(1, 60))
 def test_a_message_that_is_cut_short_is_refused(message: Message, cut: int) -> None:
-    whole = frame(message, 1)
+    whole = frame(message, 1, acknowledge=True)
     packet = whole[: max(0, len(whole) - cut)]
     if packet:
         with pytest.raises(ValueError, match=r"netlink (message|header) of"):
@@ -127,7 +125,7 @@ def told(code: int, flags: int, request: bytes, text: str) -> tuple[bytes, int]:
 def test_the_kernels_explanation_is_found_behind_the_request(
     message: Message, errno: int, flags: int, text: str
 ) -> None:
-    assert parse_error(*told(-errno, flags, frame(message, 7), text)) == (errno, text)
+    assert parse_error(*told(-errno, flags, frame(message, 7, acknowledge=True), text)) == (errno, text)
 
 
 def test_an_acknowledgement_is_no_error() -> None:

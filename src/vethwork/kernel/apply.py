@@ -81,6 +81,16 @@ class Kernel:
             self._waiting = door
         return door
 
+    def visit(self, netns: str, work: Callable[[], None]) -> None:
+        """Do ``work`` inside a namespace. Its door is made on the way: going there twice would cost twice."""
+
+        def there() -> None:
+            if netns not in self._doors:
+                self._doors[netns] = RouteDoor()
+            work()
+
+        inside(self.netns_fd(netns), there)
+
     @property
     def nft(self) -> NftSocket:
         """The nftables socket of the host."""
@@ -186,7 +196,7 @@ def _change_elements(kernel: Kernel, step: do.ChangeElements) -> None:
 def _set_sysctl(kernel: Kernel, step: do.SetSysctl) -> None:
     kernel.flush()
     if step.netns:
-        inside(kernel.netns_fd(step.netns), lambda: sysctl.ensure(step.path, step.value))
+        kernel.visit(step.netns, lambda: sysctl.ensure(step.path, step.value))
     else:
         sysctl.ensure(step.path, step.value)
 

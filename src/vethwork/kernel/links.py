@@ -1,12 +1,15 @@
 """Links, addresses and routes: one socket for each namespace, and requests that wait to go out together.
 
 Rules: a :class:`RouteDoor` queues what changes, and sends the queue in one system call when somebody needs an answer,
-when another door is next, or when the plan ends. A link's index is asked for once.
+when another door is next, or when the plan ends. A link's index is asked for each time, by the cheapest of all questions
+(netdevice(7), SIOCGIFINDEX): who remembered it would mistake another link for it one day.
 """
 
 from __future__ import annotations
 
+import fcntl
 from errno import EEXIST, ENODEV, ESRCH
+from struct import Struct
 
 from vethwork.errors import KernelRefused
 from vethwork.kernel.socket import NETLINK_ROUTE, NetlinkSocket
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     from vethwork.model.address import Interface
     from vethwork.wire.netlink import Message
 
+SIOCGIFINDEX = 0x8933  # include/uapi/linux/sockios.h
+_IFREQ = Struct("16si20x")  # struct ifreq of include/uapi/linux/if.h, with ifr_ifindex
 BRIDGE_PORTS = 1023
 """A bridge takes no more (BR_MAX_PORTS is 1 << 10, port 0 is not used: net/bridge/br_private.h)."""
 
@@ -42,7 +47,6 @@ class RouteDoor:
     def __init__(self) -> None:
         self._socket = NetlinkSocket(NETLINK_ROUTE)
         self._queue: list[tuple[Message, str]] = []
-        self._indexes: dict[str, int] = {}
 
     def close(self) -> None:
         """Give the descriptor back; what is queued and not sent is dropped."""
@@ -61,22 +65,30 @@ class RouteDoor:
     def link(self, ifname: str) -> Link | None:
         """Look a link up by name."""
         self.flush()
-        self._indexes.pop(ifname, None)
         try:
-            link = rtnetlink.parse_link(self._socket.ask(rtnetlink.get_link(ifname), f"look up {ifname}")[0])
+            return rtnetlink.parse_link(self._socket.ask(rtnetlink.get_link(ifname), f"look up {ifname}")[0])
         except KernelRefused as refused:
             if refused.errno == ENODEV:
                 return None
             raise
-        self._indexes[ifname] = link.index
-        return link
+
+    def find(self, ifname: str) -> int:
+        """A link's index; 0 if there is no such link. What waits to be sent does not matter: a link is made at once."""
+        try:
+            answer = fcntl.ioctl(self._socket.fileno(), SIOCGIFINDEX, _IFREQ.pack(ifname.encode(), 0))
+        except OSError as error:
+            if error.errno != ENODEV:
+                raise KernelRefused(f"look up {ifname}", error.errno or 0) from error
+            return 0
+        return int(_IFREQ.unpack(answer)[1])
 
     def index(self, ifname: str) -> int:
-        """A link's index. Raises KernelRefused (ENODEV) if there is no such link."""
-        if ifname not in self._indexes and self.link(ifname) is None:
+        """The same. Raises KernelRefused (ENODEV) if there is no such link."""
+        found = self.find(ifname)
+        if not found:
             hint = "somebody deleted it; 'vethwork restore' brings it back"
             raise KernelRefused(f"look up {ifname}", ENODEV, hint=hint)
-        return self._indexes[ifname]
+        return found
 
     def links(self) -> tuple[Link, ...]:
         """Every link of the namespace."""
@@ -138,7 +150,6 @@ class RouteDoor:
     def delete(self, step: DeleteLink) -> None:
         """Do it at once. A link that is gone is fine; one that is not ours stays."""
         link = self.link(step.ifname)
-        self._indexes.pop(step.ifname, None)
         if link is None or link.group != LINK_GROUP:
             return
         try:
@@ -150,7 +161,6 @@ class RouteDoor:
     def move(self, step: MoveLink, netns_fd: int) -> None:
         """Do it at once. A link that is gone is fine: the kernel deletes a veth pair with either end's namespace."""
         link = self.link(step.ifname)
-        self._indexes.pop(step.ifname, None)
         if link is not None and link.group == LINK_GROUP:
             message = rtnetlink.move_link(link.index, netns_fd, step.to_ifname, step.to_mac)
             self._socket.ask(

@@ -19,7 +19,6 @@ from errno import EAGAIN, EBADMSG, ENOBUFS, ENOENT, EOPNOTSUPP, EPERM
 from vethwork.errors import KernelRefused
 from vethwork.kernel.socket import (
     NETLINK_NETFILTER,
-    RECEIVE_BYTES,
     SEND_BUFFER_BYTES,
     SO_SNDBUFFORCE,
     NetlinkSocket,
@@ -190,7 +189,7 @@ class NftSocket(NetlinkSocket):
         if refused is not None:
             raise refused
         if not done:
-            raise KernelRefused(requests[-1][1], EBADMSG, "the kernel did not understand the batch")
+            raise KernelRefused(str(requests[-1][1]), EBADMSG, "the kernel did not understand the batch")
 
     def _send(self, packet: bytes) -> None:
         try:
@@ -207,7 +206,7 @@ class NftSocket(NetlinkSocket):
         """What is queued on the socket: sequence number, errno (0 acknowledges), explanation."""
         while True:
             try:
-                packet = self._socket.recv(RECEIVE_BYTES, MSG_DONTWAIT)
+                packet = self._receive(MSG_DONTWAIT)
             except OSError as error:
                 if error.errno == EAGAIN:
                     return
@@ -228,9 +227,9 @@ _BATCH_HINTS = {
 def _refusal(requests: Sequence[Request], place: int, errno: int, extack: str) -> KernelRefused:
     """The error for a request, or for the batch as a whole where ``place`` is none of them."""
     if not 0 <= place < len(requests):
-        doing = f"change nf_tables ({len(requests)} requests, the last: {requests[-1][1]})"
-        return KernelRefused(doing, errno, extack, hint=_BATCH_HINTS.get(errno, ""))
+        whole = f"change nf_tables ({len(requests)} requests, the last: {requests[-1][1]})"
+        return KernelRefused(whole, errno, extack, hint=_BATCH_HINTS.get(errno, ""))
     message, doing = requests[place]
     options = kernel_options(message) if errno in (ENOENT, EOPNOTSUPP) else ()
     hint = f"the kernel may lack {' or '.join(options)}" if options else ""
-    return KernelRefused(doing, errno, extack, hint=hint)
+    return KernelRefused(str(doing), errno, extack, hint=hint)

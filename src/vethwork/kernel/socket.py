@@ -1,8 +1,8 @@
 """A netlink socket: requests in, answers or the kernel's refusal out.
 
 Rules: a socket belongs to the namespace it was made in for ever, whichever thread uses it. Several requests go out in one
-system call; the kernel does them in order, and goes on after one that it refuses. A dump that the kernel says was
-interrupted by a change (NLM_F_DUMP_INTR) is asked for again.
+system call, and the last of them is acknowledged; the kernel does them in order, and goes on after one that it refuses.
+A dump that the kernel says was interrupted by a change (NLM_F_DUMP_INTR) is asked for again.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ import _socket  # the C half of `socket`, without the enum module that its other
 from sys import byteorder
 
 from vethwork.errors import KernelRefused
-from vethwork.wire.netlink import NLM_F_DUMP, NLMSG_DONE, NLMSG_ERROR, Message, frame, parse_error, split
+from vethwork.wire.netlink import NLM_F_DUMP, NLMSG_DONE, NLMSG_ERROR, frame, parse_error, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Self
 
+    from vethwork.wire.netlink import Message
+
 AF_NETLINK, SOL_NETLINK = 16, 270
 NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 10, 11, 12
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 NLM_F_DUMP_INTR = 0x10
-RECEIVE_BYTES = 1 << 18
+RECEIVE_BYTES = 1 << 16
+"""More than the kernel puts in one datagram: of a dump, 32 KiB at most (net/netlink/af_netlink.c, netlink_dump)."""
 SEND_BUFFER_BYTES = 1 << 25
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 ENOBUFS = 105
@@ -36,6 +39,7 @@ class NetlinkSocket:
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self._sequence = 0
+        self._buffer = memoryview(bytearray(RECEIVE_BYTES))
 
     def __enter__(self) -> Self:
         return self
@@ -47,6 +51,14 @@ class NetlinkSocket:
         """Give the descriptor back."""
         self._socket.close()
 
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._socket.fileno()
+
+    def _receive(self, flags: int = 0) -> bytes:
+        """One datagram. Into a buffer that stays: the kernel would have to map and clear a new one of this size each time."""
+        return bytes(self._buffer[: self._socket.recv_into(self._buffer, 0, flags)])
+
     def transact(self, requests: Sequence[tuple[Message, str]]) -> list[bytes]:
         """Send requests in one datagram, each with what it does in words; wait for every answer.
 
@@ -54,7 +66,13 @@ class NetlinkSocket:
         the kernel refused; those after it were tried all the same.
         """
         first = self._sequence + 1
-        packet = b"".join([frame(message, first + place) for place, (message, _) in enumerate(requests)])
+        last = len(requests) - 1
+        packet = b"".join(
+            [
+                frame(message, first + place, acknowledge=place == last)
+                for place, (message, _) in enumerate(requests)
+            ]
+        )
         self._sequence += len(requests)
         self._socket.send(packet)
         return self._collect(first, [doing for _, doing in requests])
@@ -64,20 +82,22 @@ class NetlinkSocket:
         return self.transact([(message, doing)])
 
     def _collect(self, first: int, doings: list[str]) -> list[bytes]:
+        """The kernel does the requests in order, and reports what it refuses unasked: the last one's answer ends it."""
         bodies: list[bytes] = []
         refused: KernelRefused | None = None
-        waiting = len(doings)
+        last = first + len(doings) - 1
+        waiting = True
         while waiting:
-            for kind, flags, sequence, body in split(self._socket.recv(RECEIVE_BYTES)):
-                if not first <= sequence < first + len(doings):
+            for kind, flags, sequence, body in split(self._receive()):
+                if not first <= sequence <= last:
                     continue
                 if kind != NLMSG_ERROR:
                     bodies.append(body)
                     continue
-                waiting -= 1
                 errno, extack = parse_error(body, flags)
                 if errno and refused is None:
                     refused = KernelRefused(doings[sequence - first], errno, extack)
+                waiting = sequence != last
         if refused is not None:
             raise refused
         return bodies
@@ -87,7 +107,7 @@ class NetlinkSocket:
         message = message.replace(flags=message.flags | NLM_F_DUMP)
         while True:
             self._sequence += 1
-            self._socket.send(frame(message, self._sequence))
+            self._socket.send(frame(message, self._sequence, acknowledge=False))
             bodies: list[bytes] = []
             interrupted = False
             for flags, body in self._dumped(doing):
@@ -98,7 +118,7 @@ class NetlinkSocket:
 
     def _dumped(self, doing: str) -> Iterator[tuple[int, bytes]]:
         while True:
-            for kind, flags, sequence, body in split(self._socket.recv(RECEIVE_BYTES)):
+            for kind, flags, sequence, body in split(self._receive()):
                 if sequence != self._sequence:
                     continue
                 if kind in (NLMSG_DONE, NLMSG_ERROR):

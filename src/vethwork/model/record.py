@@ -6,7 +6,7 @@ repr and ``replace``. The differences are why it exists:
 * A class costs a few microseconds to make. ``dataclasses`` (through ``inspect``) and ``typing.NamedTuple`` cost more
   start-up than a whole attach takes, and the CNI and netavark launchers pay start-up for every container.
 * Records of different kinds are never equal, whatever their fields hold (named tuples are).
-* A record can be written down and read back (:func:`to_data`, :func:`from_data`): a plan must outlive its process.
+* A record can be written down and read back (``model.text``): a plan must outlive its process.
 
 Rules: fields hold ``str``, ``int``, ``bool``, ``None``, records, and tuples of these. Nothing mutable, no bytes.
 """
@@ -38,15 +38,17 @@ class RecordType(type):
             defaults |= getattr(base, "_defaults", {})
         defaults |= {field: body.pop(field) for field in named if field in body}
         own = tuple(field for field in named if field not in inherited)
+        fields = inherited + own
         body["__slots__"] = own
-        body["_fields"] = inherited + own
+        body["_fields"] = fields
         body["_defaults"] = defaults
         cls = super().__new__(mcs, name, bases, body)
+        cls._setters = tuple([getattr(cls, field).__set__ for field in fields])
         _kinds[name] = cls  # type: ignore[assignment]
         return cls
 
-
-_set = object.__setattr__
+    if TYPE_CHECKING:
+        _setters: tuple[Any, ...]
 
 
 class Record(metaclass=RecordType):
@@ -56,19 +58,25 @@ class Record(metaclass=RecordType):
     __annotations__ = {}
     if TYPE_CHECKING:
         _fields: ClassVar[tuple[str, ...]] = ()
+        _setters: ClassVar[tuple[Any, ...]] = ()
         _defaults: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, *args: Any, **named: Any) -> None:
-        fields = self._fields
-        if len(args) > len(fields):
-            raise TypeError(f"{type(self).__name__} takes {len(fields)} fields, {len(args)} were given")
-        for field, value in zip(fields, args, strict=False):
-            _set(self, field, value)
-        for field in fields[len(args) :]:
+        for put, value in zip(self._setters, args, strict=False):
+            put(self, value)
+        if named or len(args) != len(self._setters):
+            self._complete(len(args), named)
+
+    def _complete(self, given: int, named: dict[str, Any]) -> None:
+        """Set the fields behind the first ``given``."""
+        fields, defaults = self._fields, self._defaults
+        if given > len(fields):
+            raise TypeError(f"{type(self).__name__} takes {len(fields)} fields, {given} were given")
+        for field, put in zip(fields[given:], self._setters[given:], strict=True):
             if field in named:
-                _set(self, field, named.pop(field))
-            elif field in self._defaults:
-                _set(self, field, self._defaults[field])
+                put(self, named.pop(field))
+            elif field in defaults:
+                put(self, defaults[field])
             else:
                 raise TypeError(f"{type(self).__name__} needs {field!r}")
         if named:
@@ -102,32 +110,26 @@ class Record(metaclass=RecordType):
         return type(self)(**(values | changes))
 
 
-def to_data(value: Any) -> Any:
-    """Spell a field's value in what JSON can hold: a record becomes ``{"KIND": [field, ...]}``, a tuple a list."""
-    if isinstance(value, Record):
-        return {type(value).__name__: [to_data(field) for field in value._values()]}
-    if isinstance(value, tuple):
-        return [to_data(item) for item in value]
-    return value
+def to_fields(record: Record) -> dict[str, tuple[Any, ...]]:
+    """What a record is spelled as: its kind, and its fields in order."""
+    return {type(record).__name__: record._values()}
 
 
-def from_data(data: Any) -> Any:
-    """Read back what :func:`to_data` spelled.
+def from_fields(data: dict[str, Any]) -> Record:
+    """Make the record that :func:`to_fields` spelled, from what a reader of its text found: lists in place of tuples.
 
-    Raises ``ValueError`` where the kind is unknown or its fields do not fit: the text is of another version.
+    Raises ValueError where the kind is unknown or its fields do not fit: the text is of another version.
     """
-    if isinstance(data, dict):
-        if len(data) != 1:
-            raise ValueError(f"not a record: {len(data)} kinds at once")
-        ((kind, fields),) = data.items()
-        if kind not in _kinds or not isinstance(fields, list):
-            raise ValueError(f"not a record: {kind!r:.40}")
-        try:
-            return _kinds[kind](*[from_data(field) for field in fields])
-        except TypeError as error:
-            raise ValueError(f"not a record: {error}") from error
-    if isinstance(data, list):
-        return tuple([from_data(item) for item in data])
-    if data is None or isinstance(data, (str, int)):
-        return data
-    raise ValueError(f"not a field of a record: {data!r:.40}")
+    if len(data) != 1:
+        raise ValueError(f"not a record: {len(data)} kinds at once")
+    ((kind, fields),) = data.items()
+    if kind not in _kinds or not isinstance(fields, list):
+        raise ValueError(f"not a record: {kind!r:.40}")
+    try:
+        return _kinds[kind](*_frozen(fields))
+    except TypeError as error:
+        raise ValueError(f"not a record: {error}") from error
+
+
+def _frozen(items: list[Any]) -> tuple[Any, ...]:
+    return tuple([_frozen(item) if type(item) is list else item for item in items])

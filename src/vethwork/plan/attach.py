@@ -19,7 +19,7 @@ from vethwork.model.steps import ChangeElements
 from vethwork.plan.addresses import check_static
 from vethwork.plan.elements import endpoint_elements
 from vethwork.plan.links import bridge_steps, check_ends, check_way, link_steps, routes_of
-from vethwork.plan.modes import check_mode, container_of
+from vethwork.plan.modes import check_mode, container_of, enclose
 from vethwork.plan.ports import forget_stale, open_steps, port_elements, publications_of
 
 TYPE_CHECKING = False
@@ -45,7 +45,7 @@ def plan_attach(request: AttachRequest, seen: AttachSeen) -> Plan:
     check_mode(request)
     if request.joins:
         _check_alone(f"attach {request.name}", seen.lodger)
-    container, steps = container_of(request, seen)
+    container = container_of(request, seen)
     endpoints, links = _join_all(container, request.joins, seen.networks, ())
     networks = [each.network for each in seen.networks]
     publications = publications_of(request.publishes, seen.ports, endpoints, networks)
@@ -53,7 +53,21 @@ def plan_attach(request: AttachRequest, seen: AttachSeen) -> Plan:
     adds: tuple[Row, ...] = (container, *endpoints, *publications)
     if request.process is not None:
         adds += (request.process,)
-    return Plan("attach", request.name, steps + links + opening, adds=adds)
+    return Plan("attach", request.name, enclose(request, container, links) + opening, adds=adds)
+
+
+def attached(plan: Plan, seen: AttachSeen) -> ContainerSeen:
+    """What there is to see of a container with interfaces once its plan is carried out: what the plan put on record."""
+    (container,) = [row for row in plan.adds if isinstance(row, Container)]
+    endpoints = [row for row in plan.adds if isinstance(row, Endpoint)]
+    network_of = {join.network.name: join.network for join in seen.networks}
+    endpoints.sort(key=lambda each: each.ifname)
+    publications = [row for row in plan.adds if isinstance(row, Publication)]
+    publications.sort(
+        key=lambda each: (each.publish.protocol, each.publish.host_port, str(each.publish.host_ip or ""))
+    )
+    networks = [network_of[each.network] for each in endpoints]
+    return ContainerSeen(container, tuple(endpoints), tuple(publications), tuple(networks), ())
 
 
 def plan_connect(
@@ -218,10 +232,10 @@ def _mac(join: Join, seen: NetworkSeen, addresses: tuple[Interface, ...], endpoi
 def _number(container: Container, have: tuple[Endpoint, ...]) -> int:
     """One more than the youngest's, so that ids tell the order in which they were made, until that many were made."""
     used = {int(endpoint.id[-2:], 16) for endpoint in have}
-    free = [number for number in range(256) if number not in used]
-    if not free:
+    if len(used) == 256:
         raise RequestError(f"connect {container.name}: 256 interfaces are the most")
-    return next((number for number in free if number > max(used, default=-1)), free[0])
+    youngest = max(used, default=-1)
+    return youngest + 1 if youngest < 255 else next(each for each in range(256) if each not in used)
 
 
 def _free_ifname(have: tuple[Endpoint, ...], asked: Sequence[IfName]) -> IfName:

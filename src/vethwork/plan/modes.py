@@ -40,8 +40,8 @@ def check_mode(request: AttachRequest) -> None:
         )
 
 
-def container_of(request: AttachRequest, seen: AttachSeen) -> tuple[Container, tuple[Step, ...]]:
-    """The container's row, and the steps that give it its namespace. Raises RequestError."""
+def container_of(request: AttachRequest, seen: AttachSeen) -> Container:
+    """The container's row. Raises RequestError."""
     kind = request.mode.kind
     pinned = False
     netns: str = ""
@@ -62,8 +62,14 @@ def container_of(request: AttachRequest, seen: AttachSeen) -> tuple[Container, t
     else:
         netns, pinned = seen.pin_path, True
     mode = str(request.mode) if kind != "network" else ",".join(join.network for join in request.joins)
-    container = Container(request.id, request.name, mode, netns, pinned, request.owner, request.handed)
-    steps: tuple[Step, ...] = (PinNetns(netns),) if pinned else ()
-    if kind in ("none", "network") and not request.handed:
-        steps += (SetLinkUp(netns, "lo"),)
-    return container, steps
+    return Container(request.id, request.name, mode, netns, pinned, request.owner, request.handed)
+
+
+def enclose(request: AttachRequest, container: Container, links: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The steps that make a container's namespace, if that is ours to do, around those that lay its links.
+
+    Loopback comes last: what is sent into the namespace then goes out together.
+    """
+    pin: tuple[Step, ...] = (PinNetns(container.netns),) if container.pinned else ()
+    own = request.mode.kind in ("none", "network") and not request.handed
+    return (*pin, *links, *((SetLinkUp(container.netns, "lo"),) if own else ()))

@@ -7,9 +7,9 @@ somebody else may have begun the next one meanwhile.
 
 from __future__ import annotations
 
+import _sqlite3 as sqlite3
 import fcntl
 import os
-import sqlite3
 
 from vethwork.errors import StateError
 

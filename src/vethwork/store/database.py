@@ -11,15 +11,14 @@
 
 Rules: a transaction is short and no kernel work is done in one. What must be unique is UNIQUE in the schema: an address and
 a port have one owner whatever the code above believes. An intent's number is never given
-again: who looks for the dead may come when they were cleared up after. Records are JSON of ``model.record.to_data``;
+again: who looks for the dead may come when they were cleared up after. Records are JSON of ``model.text``;
 columns beside the record are there to be searched.
 """
 
 from __future__ import annotations
 
-import json
+import _sqlite3 as sqlite3
 import os
-import sqlite3
 
 from vethwork.errors import ConflictError, StateError
 from vethwork.model.container import Container, Endpoint, Publication
@@ -27,7 +26,7 @@ from vethwork.model.network import Forwarding, Network
 from vethwork.model.plan import Plan
 from vethwork.model.ports import Publish
 from vethwork.model.process import ProcessRow
-from vethwork.model.record import from_data, to_data
+from vethwork.model.text import parse_record, spell_record
 from vethwork.store.damage import WAIT_SECONDS, explain, identity_of, is_damage, keep_aside
 from vethwork.store.leases import Leases
 from vethwork.store.schema import VERSION, ensure_file, is_missing, write_schema
@@ -37,10 +36,11 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from vethwork.model.plan import Row
-    from vethwork.model.record import Record
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
+REMEMBERED = 64
+"""How many texts a store knows the record of: the same few networks are read again and again. A record cannot change."""
 VOLATILE = ("containers", "endpoints", "leases", "cursors", "ports", "processes", "forwarding", "intents")
 
 
@@ -53,6 +53,7 @@ class Store:
     def __init__(self, root: str, *, rehearsal: bool = False) -> None:
         self.path = f"{root}/state.db"
         self._rehearsal = rehearsal
+        self._read_lately: dict[str, Any] = {}
         try:
             if not rehearsal:
                 os.makedirs(root, mode=0o700, exist_ok=True)
@@ -162,10 +163,17 @@ class Store:
         return found[0] if found else None
 
     def _read(self, text: str) -> Any:
+        known = self._read_lately.get(text)
+        if known is not None:
+            return known
         try:
-            return from_data(json.loads(text))
+            record = parse_record(text)
         except (TypeError, ValueError) as error:
             raise self.keep_aside(f"not a record: {error}") from error
+        if len(self._read_lately) >= REMEMBERED:
+            self._read_lately.clear()
+        self._read_lately[text] = record
+        return record
 
     # What is on record.
 
@@ -268,7 +276,7 @@ class Store:
         """Put a plan and what it adds on record; gives the intent's number. Raises ConflictError if a row is taken."""
         for row in plan.adds:
             self._insert(row)
-        text = json.dumps(to_data(plan), separators=(",", ":"))
+        text = spell_record(plan)
         return int(
             self._db.execute(
                 "INSERT INTO intents (verb, subject, plan) VALUES (?, ?, ?)", (plan.verb, plan.subject, text)
@@ -297,17 +305,18 @@ class Store:
         """Record where a container's namespace is, now that it is known; within a transaction."""
         row = self.container(name)
         if row is not None:
-            values = (netns, _json(row.replace(netns=netns)), row.name)
+            values = (netns, spell_record(row.replace(netns=netns)), row.name)
             self._db.execute("UPDATE containers SET netns = ?, record = ? WHERE name = ?", values)
 
     def _insert(self, row: Row) -> None:
         try:
             if isinstance(row, Network):
-                values: tuple[object, ...] = (row.name, row.id, row.own_device, _json(row))
+                values: tuple[object, ...] = (row.name, row.id, row.own_device, spell_record(row))
                 self._db.execute("INSERT INTO networks VALUES (?, ?, ?, ?)", values)
             elif isinstance(row, Container):
                 self._db.execute(
-                    "INSERT INTO containers VALUES (?, ?, ?, ?)", (row.name, row.id, row.netns, _json(row))
+                    "INSERT INTO containers VALUES (?, ?, ?, ?)",
+                    (row.name, row.id, row.netns, spell_record(row)),
                 )
             elif isinstance(row, Endpoint):
                 self._insert_endpoint(row)
@@ -320,21 +329,23 @@ class Store:
                     str(host or ""),
                     row.container,
                     row.endpoint,
-                    _json(row),
+                    spell_record(row),
                 )
                 self._db.execute("INSERT INTO ports VALUES (?, ?, ?, ?, ?, ?, ?)", values)
             elif isinstance(row, ProcessRow):
                 self._db.execute(
-                    "INSERT OR REPLACE INTO processes VALUES (?, ?)", (row.container, _json(row))
+                    "INSERT OR REPLACE INTO processes VALUES (?, ?)", (row.container, spell_record(row))
                 )
             else:
-                self._db.execute("INSERT OR REPLACE INTO forwarding VALUES (?, ?)", (row.version, _json(row)))
+                self._db.execute(
+                    "INSERT OR REPLACE INTO forwarding VALUES (?, ?)", (row.version, spell_record(row))
+                )
         except sqlite3.IntegrityError as error:
             raise ConflictError(f"record {type(row).__name__.lower()}: it is taken: {error}") from error
 
     def _insert_endpoint(self, row: Endpoint) -> None:
         host = row.host_ifname or None
-        values = (row.id, row.container, row.network, row.ifname, host, _json(row))
+        values = (row.id, row.container, row.network, row.ifname, host, spell_record(row))
         self._db.execute("INSERT INTO endpoints VALUES (?, ?, ?, ?, ?, ?)", values)
         self.leases.give(row)
 
@@ -358,10 +369,6 @@ class Store:
             self._db.execute("DELETE FROM processes WHERE container = ?", (row.container,))
         else:
             self._db.execute("DELETE FROM forwarding WHERE version = ?", (row.version,))
-
-
-def _json(record: Record) -> str:
-    return json.dumps(to_data(record), separators=(",", ":"))
 
 
 class _Explained:

@@ -76,9 +76,9 @@ def string(kind: int, text: str) -> bytes:
 _U32 = Struct("=I")
 
 
-def frame(message: Message, sequence: int) -> bytes:
-    """A message with its header, ready to send; REQUEST and ACK are always set."""
-    flags = message.flags | NLM_F_REQUEST | (0 if message.flags & NLM_F_DUMP == NLM_F_DUMP else NLM_F_ACK)
+def frame(message: Message, sequence: int, *, acknowledge: bool) -> bytes:
+    """A message with its header, ready to send. The kernel tells of a refusal in any case (netlink_rcv_skb)."""
+    flags = message.flags | (NLM_F_REQUEST | NLM_F_ACK if acknowledge else NLM_F_REQUEST)
     return HEADER.pack(16 + len(message.body), message.type, flags, sequence, 0) + message.body
 
 

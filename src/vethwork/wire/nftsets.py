@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from vethwork.model.ruleset import Atom, Table
     from vethwork.wire.nftdata import Type
 
-    Request: TypeAlias = tuple[Message, str]
+    Request: TypeAlias = tuple[Message, object]
+    """A message, and what it does: in words, once ``str`` asks for them."""
     Boundary: TypeAlias = tuple[bytes, bool, tuple[Atom, ...]]
 
 SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES, include/uapi/linux/netfilter/nfnetlink.h
@@ -239,28 +240,38 @@ def _by_set(elements: Iterable[Element]) -> dict[tuple[str, str], list[Element]]
     return groups
 
 
+class _ElementWords:
+    """What a message about elements does. Spelling an element costs more than packing it, and mostly nobody asks."""
+
+    __slots__ = ("adding", "count", "last", "layout")
+
+    def __init__(self, layout: Layout, last: Element, count: int, *, adding: bool) -> None:
+        self.layout, self.last, self.count, self.adding = layout, last, count, adding
+
+    def __str__(self) -> str:
+        some = str(self.last) if self.count == 1 else f"{self.count} elements, the last {self.last}"
+        return f"{'add' if self.adding else 'delete'} element {self.layout.words} {{ {some} }}"
+
+
 def _element_messages(kind: int, layout: Layout, members: list[Element]) -> Iterator[Request]:
     """The elements in as few messages as the length of an attribute allows."""
     adding = kind == NEWSETELEM
+    flags = NLM_F_CREATE if adding else 0
 
-    def finish(upto: int) -> Request:
-        some = str(members[upto]) if len(items) == 1 else f"{len(items)} elements, the last {members[upto]}"
-        words = f"{'add' if adding else 'delete'} element {layout.words} {{ {some} }}"
-        flags = NLM_F_CREATE if adding else 0
-        return message(
-            kind, flags, layout.family, layout.head, nested(NFTA_SET_ELEM_LIST_ELEMENTS, *items)
-        ), words
+    def finish(last: Element) -> Request:
+        packed = message(kind, flags, layout.family, layout.head, nested(NFTA_SET_ELEM_LIST_ELEMENTS, *items))
+        return packed, _ElementWords(layout, last, len(items), adding=adding)
 
     items: list[bytes] = []
     size = 0
-    for place, member in enumerate(members):
+    for member in members:
         items.append(layout.pack(member, with_data=adding))
         size += len(items[-1])
         if size > LIST_BYTES:
-            yield finish(place)
+            yield finish(member)
             items, size = [], 0
     if items:
-        yield finish(len(members) - 1)
+        yield finish(members[-1])
 
 
 def list_elements(layout: Layout) -> Message:

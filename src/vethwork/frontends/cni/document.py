@@ -7,9 +7,8 @@ place, as in ``ipam.ranges[0][1].subnet``.
 
 from __future__ import annotations
 
-import json
-
 from vethwork.errors import RequestError
+from vethwork.model.text import parse_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,13 +135,9 @@ def parse_document(data: bytes) -> Section:
     if len(data) > LARGEST:
         raise CniError(DECODE, f"standard input: longer than {LARGEST} bytes")
     try:
-        return Section(json.loads(data, parse_constant=_refuse_constant))
+        return Section(parse_json(data.decode()))
     except (ValueError, RecursionError) as error:
         raise CniError(DECODE, f"standard input: not a JSON document: {error}") from error
-
-
-def _refuse_constant(word: str) -> object:
-    raise ValueError(f"{word} is no JSON value (RFC 8259)")
 
 
 def _wrong(where: str, what: str, value: object) -> CniError:

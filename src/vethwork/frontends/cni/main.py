@@ -6,7 +6,6 @@ error 999, never a traceback, unless VETHWORK_DEBUG is set; even then that goes 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
@@ -14,6 +13,7 @@ from vethwork.errors import VethworkError
 from vethwork.frontends.cni import protocol
 from vethwork.frontends.cni.document import LARGEST, parse_document
 from vethwork.frontends.cni.verbs import VERBS
+from vethwork.model.text import spell_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def run(environ: Mapping[str, str], stdin: BinaryIO, stdout: TextIO, stderr: Tex
     ) as error:  # the outermost boundary: a runtime can read nothing but an error of the protocol
         answer, status = _internal_error(said[-1], error, stderr, "VETHWORK_DEBUG" in environ), 1
     if answer is not None:
-        stdout.write(json.dumps(answer) + "\n")
+        stdout.write(spell_json(answer) + "\n")
         stdout.flush()
     return status
 

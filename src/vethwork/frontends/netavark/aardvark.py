@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from signal import SIGHUP
+from _signal import SIGHUP  # type: ignore[import-not-found]  # `signal` loads `enum`
 
 from vethwork.errors import StateError
 from vethwork.model.record import Record

@@ -7,9 +7,8 @@ nobody knows is not looked at. A value of the wrong type is an error that names 
 
 from __future__ import annotations
 
-import json
-
 from vethwork.errors import RequestError
+from vethwork.model.text import parse_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def parse_document(data: bytes) -> Fields:
     if len(data) > LARGEST:
         raise RequestError(f"failed to load network options: it is larger than {LARGEST >> 20} MiB")
     try:
-        value = json.loads(data)
+        value = parse_json(data.decode())
     except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError too
         raise RequestError(f"failed to load network options: {str(error)[:200]}") from None
     return Fields(value, "")

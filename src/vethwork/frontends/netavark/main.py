@@ -7,10 +7,9 @@ never a traceback, unless VETHWORK_DEBUG is set; even then that goes to standard
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from signal import SIG_IGN, SIGINT, SIGTERM, signal
+from _signal import SIG_IGN, SIGINT, SIGTERM, signal  # type: ignore[import-not-found]  # `signal` loads `enum`
 
 from vethwork import __version__
 from vethwork.engine import Engine
@@ -22,11 +21,12 @@ from vethwork.frontends.netavark.document import LARGEST, Fields, parse_document
 from vethwork.frontends.netavark.translate import parse_setup
 from vethwork.model.address import Address
 from vethwork.model.names import NetnsPath
+from vethwork.model.text import spell_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any, BinaryIO, TextIO
+    from typing import BinaryIO, TextIO
 
     from vethwork.frontends.netavark.arguments import Arguments
 
@@ -64,7 +64,7 @@ def run(
 
 
 def _error(text: str) -> str:
-    return json.dumps({"error": text[:LONGEST]})
+    return spell_json({"error": text[:LONGEST]})
 
 
 class Call:
@@ -91,7 +91,7 @@ class Call:
             "firewall-reload": self._reload,
             "firewalld-reload": self._without,
             "dhcp-proxy": self._without,
-            "version": lambda: json.dumps(_version(), indent=2),
+            "version": _version,
             "h": lambda: USAGE.rstrip(),
             "help": lambda: USAGE.rstrip(),
             "v": lambda: f"netavark {__version__} (vethwork)",
@@ -122,7 +122,7 @@ class Call:
         asked = parse_setup(self._document(), self._dns_port)
         netns = NetnsPath.parse(self._arguments.operand)
         with self._engine() as engine:
-            return json.dumps(verbs.setup(engine, asked, netns, self._server, self._warn))
+            return spell_json(verbs.setup(engine, asked, netns, self._server, self._warn))
 
     def _teardown(self) -> str:
         document = self._document()
@@ -143,7 +143,7 @@ class Call:
     def _create(self) -> str:
         from vethwork.frontends.netavark.create import complete  # for every network, not for every container
 
-        return json.dumps(complete(self._document()))
+        return spell_json(complete(self._document()))
 
     def _reload(self) -> str:
         with self._engine() as engine:
@@ -158,12 +158,14 @@ class Call:
         raise RequestError(f"{self._arguments.command}: {why[self._arguments.command]}")
 
 
-def _version() -> dict[str, Any]:
-    """What ``netavark version`` tells; the fields are its own."""
-    return {
+def _version() -> str:
+    """What ``netavark version`` tells, on lines of their own; the fields are its own."""
+    target = f"{os.uname().machine}-vethwork-linux"
+    said = {
         "version": __version__,
         "commit": "",
         "build_time": "",
-        "target": f"{os.uname().machine}-vethwork-linux",
+        "target": target,
         "default_fw_driver": "nftables",
     }
+    return "{\n" + ",\n".join([f'  "{key}": "{value}"' for key, value in said.items()]) + "\n}"

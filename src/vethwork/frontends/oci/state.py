@@ -10,13 +10,12 @@ Rules: a value of the wrong type is an error that names its key. A key that nobo
 
 from __future__ import annotations
 
-import json
-
 from vethwork.errors import RequestError
+from vethwork.model.text import parse_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    pass
 
 LARGEST = 4 << 20
 """Bytes that are read of a document. What is large in one is its annotations; Kubernetes allows 256 KiB of them."""
@@ -33,7 +32,7 @@ class State:
         if len(data) > LARGEST:
             raise RequestError(f"the container's state: longer than {LARGEST} bytes")
         try:
-            document = json.loads(data, parse_constant=_refuse_constant)
+            document = parse_json(data.decode())
         except (ValueError, RecursionError) as error:
             raise RequestError(
                 f"the container's state: not a JSON document: {_short(error)}",
@@ -84,10 +83,6 @@ class State:
             if not isinstance(value, str | None):
                 raise _wrong(f"annotation {key!r:.80}", "a text", value)
         return {key: value for key, value in found.items() if value is not None}
-
-
-def _refuse_constant(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON value (RFC 8259)")
 
 
 def _short(error: BaseException) -> str:
