@@ -20,6 +20,7 @@ The map of the source, in the order in which things depend on each other:
     engine       the verbs         observe -> plan -> execution
     handover     links that somebody else moves into place (Docker)
     pools        addresses for who asks before there is an endpoint (Docker's IPAM)
+    reaper       a detach that need not wait for the kernel, and many that wait once
     runtime      processes         run, start, exec, stop, remove
     upkeep       order             gc and restore
     doctor       advice            what hinders or endangers, and what to do
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from vethwork.model.names import IfName, Name, NetnsPath
     from vethwork.model.network import Network, NetworkRequest
     from vethwork.model.ports import Publish
+    from vethwork.reaper import detach_all
     from vethwork.sandbox import Sandbox
 
 __version__ = "0.1.0"
@@ -69,6 +71,7 @@ _HOMES = {
     "vethwork.model.names": ("IfName", "Name", "NetnsPath"),
     "vethwork.model.network": ("Network", "NetworkRequest"),
     "vethwork.model.ports": ("Publish",),
+    "vethwork.reaper": ("detach_all",),
     "vethwork.sandbox": ("Sandbox",),
 }
 
@@ -96,6 +99,7 @@ __all__ = [
     "StateError",
     "VethworkError",
     "__version__",
+    "detach_all",
     "new_id",
     "testing",
 ]

@@ -36,12 +36,14 @@ from vethwork.store.database import Store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Self
+    from typing import Self, TypeVar
 
-    from vethwork.execution import Rehearse, Watch
+    from vethwork.execution import Reaper, Rehearse, Watch
     from vethwork.model.container import Endpoint
     from vethwork.model.plan import Plan
     from vethwork.model.snapshot import AttachSeen, HostSeen
+
+    Result = TypeVar("Result")
 
 DEFAULT_ROOT, DEFAULT_RUN = "/var/lib/vethwork", "/run/vethwork"
 
@@ -56,18 +58,26 @@ class Engine:
 
     ``root`` is the directory of the state file (default: $VETHWORK_ROOT, else /var/lib/vethwork), ``run`` that of pinned
     namespaces (default: $VETHWORK_RUN, else /run/vethwork). ``rehearse`` is handed every plan instead of the kernel, and
-    nothing is recorded; ``watch`` is told of every milestone (see ``execution``).
+    nothing is recorded; ``watch`` is told of every milestone (see ``execution``); ``reaper`` finishes what
+    :meth:`detach` need not wait for.
 
     Raises StateError if the state file cannot be used.
     """
 
     def __init__(
-        self, root: str = "", run: str = "", *, rehearse: Rehearse | None = None, watch: Watch | None = None
+        self,
+        root: str = "",
+        run: str = "",
+        *,
+        rehearse: Rehearse | None = None,
+        watch: Watch | None = None,
+        reaper: Reaper | None = None,
     ) -> None:
         self.root = os.path.abspath(root or os.environ.get("VETHWORK_ROOT") or DEFAULT_ROOT)
         self.run = os.path.abspath(run or os.environ.get("VETHWORK_RUN") or DEFAULT_RUN)
         self._rehearse = Rehearsal(rehearse) if rehearse is not None else None
         self._watch = watch
+        self._reaper = reaper
         self.store = Store(self.root, rehearsal=rehearse is not None)
         self.kernel = Kernel()
         self.observer = Observer(self.store, self.kernel, self.run)
@@ -90,7 +100,14 @@ class Engine:
 
     def execution(self) -> Execution:
         """One operation on this engine's records and kernel."""
-        return Execution(self.store, self.kernel, self.root, watch=self._watch, rehearse=self._rehearse)
+        return Execution(
+            self.store,
+            self.kernel,
+            self.root,
+            watch=self._watch,
+            rehearse=self._rehearse,
+            reaper=self._reaper,
+        )
 
     # Containers.
 
@@ -110,12 +127,20 @@ class Engine:
         for join in request.joins:
             self.ensure_network(join.network)
         self.check_namespace(request)
+        return self.again(lambda: self._attach(request), lambda: self._make_room(request))
+
+    def again(self, work: Callable[[], Result], make_room: Callable[[], bool] = lambda: False) -> Result:
+        """Do ``work``; once more, where the records refuse it and there is hope.
+
+        There is, where somebody is half-way with something (taking that very container down), or where ``make_room``
+        says so. Raises ConflictError, as any plan does that is refused: nothing was done then.
+        """
         try:
-            return self._attach(request)
-        except ConflictError:  # the plan was refused, before anything was done
-            if self.rehearses or not self._make_room(request):
+            return work()
+        except ConflictError:
+            if self.rehearses or not (self.quiesce() | make_room()):
                 raise
-        return self._attach(request)
+        return work()
 
     def _attach(self, request: AttachRequest) -> ContainerSeen:
         shares = request.mode.kind == "container"
@@ -147,12 +172,14 @@ class Engine:
 
         return self.execution().begin(name, needs_world=lambda: shares or has_cable())
 
-    def detach(self, name: str) -> bool:
+    def detach(self, name: str, *, wait: bool = True) -> bool:
         """Take a container's network away, all of it, and forget the container. False: there was none.
 
+        ``wait`` False: nothing leads there any more when this comes back, but where the engine has a reaper, it is on record
+        for some tens of milliseconds longer, until the kernel has deleted its links.
         Raises ConflictError while others share its namespace, Incomplete if the kernel refused a part.
         """
-        networks = self._detach(name, dead=False)
+        networks = self._detach(name, dead=False, wait=wait)
         self.remove_idle_networks(networks or ())
         return networks is not None
 
@@ -165,7 +192,7 @@ class Engine:
         self.remove_idle_networks(networks or ())
         return networks is not None
 
-    def _detach(self, name: str, *, dead: bool) -> tuple[Network, ...] | None:
+    def _detach(self, name: str, *, dead: bool, wait: bool = True) -> tuple[Network, ...] | None:
         """Gives the networks that it was on."""
         with self.turn(name) as execution:
             seen = self.observer.existing(name)
@@ -173,7 +200,7 @@ class Engine:
                 return None
             cables = self.observer.cables(seen)
             # Who shares its namespace is looked at in the transaction: nobody may come in between.
-            execution.carry_out(lambda: plan_detach(self.observer.container(name), cables))
+            execution.carry_out(lambda: plan_detach(self.observer.container(name), cables), wait=wait)
             return seen.networks
 
     def _make_room(self, request: AttachRequest) -> bool:
@@ -207,9 +234,13 @@ class Engine:
         Raises NotFound, RequestError, ConflictError or KernelRefused; nothing is left of it then.
         """
         self.ensure_network(join.network)
-        with self.turn(name, join.network) as execution:
-            seen = self.observer.container(name)
-            return self.connect_in(execution, seen, join, publishes, reserved=reserved)
+
+        def join_it() -> Endpoint:
+            with self.turn(name, join.network) as execution:
+                seen = self.observer.container(name)
+                return self.connect_in(execution, seen, join, publishes, reserved=reserved)
+
+        return self.again(join_it)
 
     def connect_in(
         self,
@@ -251,14 +282,18 @@ class Engine:
 
         Raises NotFound, RequestError, ConflictError or KernelRefused.
         """
-        with self.turn(name) as execution:
-            seen = self.observer.container(name)
-            local = self.observer.local_holders(publishes, reserved=reserved)
-            seed = new_id()
-            plan = execution.carry_out(
-                lambda: plan_publish(publishes, seen, self.observer.ports(publishes, local, seed))
-            )
-            return plan.adds  # type: ignore[return-value]
+
+        def open_them() -> tuple[Publication, ...]:
+            with self.turn(name) as execution:
+                seen = self.observer.container(name)
+                local = self.observer.local_holders(publishes, reserved=reserved)
+                seed = new_id()
+                plan = execution.carry_out(
+                    lambda: plan_publish(publishes, seen, self.observer.ports(publishes, local, seed))
+                )
+                return plan.adds  # type: ignore[return-value]
+
+        return self.again(open_them)
 
     def unpublish(self, name: str, publish: Publish) -> None:
         """Close a published range, named as it was published. Raises NotFound."""
@@ -373,9 +408,19 @@ class Engine:
     def _finished_network(self, name: str) -> Network | None:
         """A network once nobody makes or removes it any more: who does has it on record, and may have died over it."""
         if not self.rehearses and self.store.is_intended(name):
-            with self.execution().begin(exclusive=True):
-                pass  # it has waited for the living, and cleared up after the dead
+            self._await_others()
         return self.store.network(name)
+
+    def _await_others(self) -> None:
+        with self.execution().begin(exclusive=True):
+            pass  # it has waited for the living, and cleared up after the dead
+
+    def quiesce(self) -> bool:
+        """Wait until nobody is half-way with anything: the living, a reaper, or somebody who died. False: nobody was."""
+        busy = bool(self.store.intended())
+        if busy:
+            self._await_others()
+        return busy
 
     def ensure_network(self, name: str) -> None:
         """Make the default network on first use; bring a bridge back that is gone, after a reboot for one.

@@ -18,7 +18,8 @@ from __future__ import annotations
 from zlib import crc32
 
 from vethwork.errors import ConflictError, Incomplete, StateError, VethworkError
-from vethwork.model.steps import ChangeElements, LoadRuleset
+from vethwork.model.plan import is_worldly
+from vethwork.model.steps import ChangeElements, DeleteLink, ForgetFlows, LoadRuleset, UnpinNetns
 from vethwork.plan.elements import all_elements
 from vethwork.plan.ruleset import TABLES
 from vethwork.store.locks import Locks
@@ -26,15 +27,31 @@ from vethwork.store.locks import Locks
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Self
+    from typing import Protocol, Self
 
     from vethwork.kernel.apply import Kernel
     from vethwork.model.plan import Plan
     from vethwork.model.ruleset import Element
     from vethwork.store.database import Store
 
+    class Reaper(Protocol):
+        """Who finishes what is left of a detach; see ``reaper``."""
+
+        def take(self, locks: Locks, number: int, plan: Plan) -> None:
+            """Finish it, and close the locks."""
+
+        def holds(self, number: int) -> bool:
+            """Whether it has the intent of that number."""
+
+        def hurry(self) -> None:
+            """Somebody may wait for it."""
+
     Watch = Callable[[object], None]
     Rehearse = Callable[[Plan], None]
+
+
+PROMPT, LATE = (ChangeElements, UnpinNetns), (ForgetFlows, DeleteLink)
+"""The steps of a detach that close, and those that take the kernel long and may follow: by then nothing passes any more."""
 
 
 class Rehearsal:
@@ -53,7 +70,14 @@ class Execution:
     """
 
     def __init__(
-        self, store: Store, kernel: Kernel, root: str, *, watch: Watch | None, rehearse: Rehearsal | None
+        self,
+        store: Store,
+        kernel: Kernel,
+        root: str,
+        *,
+        watch: Watch | None,
+        rehearse: Rehearsal | None,
+        reaper: Reaper | None = None,
     ) -> None:
         self._store = store
         self._kernel = kernel
@@ -61,15 +85,18 @@ class Execution:
         self._mark = mark_of(root)
         self._watch = watch
         self._rehearse = rehearse
+        self._reaper = reaper
         self._container = ""
         self._exclusive = False
+        self._left = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._kernel.leave_namespaces()
-        self._locks.close()
+        if not self._left:  # else the locks are the reaper's
+            self._locks.close()
 
     def begin(
         self,
@@ -83,12 +110,14 @@ class Execution:
         ``needs_world`` is asked in the turn of the container whether what will be done is another container's too.
         """
         self._container = container
-        self._exclusive = exclusive
         self._kernel.mend = self.load_ruleset
         try:
             if container:
-                self._locks.container(container)
-            self._locks.world(exclusive=exclusive)
+                self._wait_for(container)
+            if exclusive:
+                self._take_world()
+            else:
+                self._share_world()
             if self._rehearse is None:
                 self._recover()
             if needs_world is not None and needs_world():
@@ -98,6 +127,12 @@ class Execution:
             raise
         return self
 
+    def _wait_for(self, container: str) -> None:
+        if not self._locks.try_container(container):
+            if self._reaper is not None:
+                self._reaper.hurry()
+            self._locks.container(container)
+
     def _be_alone(self) -> None:
         if not self._exclusive:
             self._take_world()
@@ -105,6 +140,8 @@ class Execution:
                 self._recover_all()
 
     def _take_world(self) -> None:
+        if self._reaper is not None:
+            self._reaper.hurry()
         self._locks.leave_world()  # two who convert a shared lock would wait for each other
         self._locks.world(exclusive=True)
         self._exclusive = True
@@ -114,10 +151,10 @@ class Execution:
         self._exclusive = False
 
     def _recover(self) -> None:
-        intents = self._store.intents()
-        if not intents:
+        intended = self._store.intended()
+        if not intended:
             return
-        if any(plan.is_worldly for _, plan in intents) and not self._exclusive:
+        if any(is_worldly(verb) for _, verb, _ in intended) and not self._exclusive:
             self._take_world()  # nobody alive has it alone: these are dead
             self._recover_all()
             self._share_world()
@@ -125,22 +162,28 @@ class Execution:
             self._recover_all()
 
     def _recover_all(self) -> None:
-        for number, plan in self._store.intents():
-            if plan.is_worldly or plan.subject == self._container or self._locks.try_container(plan.subject):
-                if number not in [still for still, _ in self._store.intents()]:
+        for number, verb, subject in self._store.intended():
+            if self._reaper is not None and self._reaper.holds(number):
+                continue
+            if is_worldly(verb) or subject == self._container or self._locks.try_container(subject):
+                plan = self._store.intent(number)
+                if plan is None:
                     continue  # whoever was at it is done since, and that is why the lock was free
                 errors = self._kernel.attempt(plan.recovery(), self._watch)
                 if not errors:
                     self._close(number, plan)
-                elif plan.subject == self._container:
-                    raise Incomplete(f"clear up after {plan.verb} {plan.subject}", errors)
+                elif subject == self._container:
+                    raise Incomplete(f"clear up after {verb} {subject}", errors)
 
     def _close(self, number: int, plan: Plan) -> None:
         with self._store.transaction():
             (self._store.settle if plan.forward else self._store.retract)(number, plan)
 
-    def carry_out(self, make: Callable[[], Plan]) -> Plan:
+    def carry_out(self, make: Callable[[], Plan], *, wait: bool = True) -> Plan:
         """Plan and intend in one transaction, apply, settle. ``make`` sees the records as the transaction does.
+
+        ``wait`` False: where there is a reaper, the deletion of links and what follows is left to it, and this operation is
+        at its end.
 
         Raises what ``make`` raises, with nothing changed; KernelRefused, with everything undone; Incomplete, if that or a
         teardown could not be finished: then the intent stays, and the next operation goes on with it.
@@ -152,7 +195,7 @@ class Execution:
             self._show(plan)
             self._settle(number, plan)
         elif plan.forward:
-            self._finish(number, plan)
+            self._finish(number, plan, wait=wait or self._reaper is None)
         else:
             self._do_or_undo(number, plan)
         self._tell("settle")
@@ -177,12 +220,31 @@ class Execution:
         with self._store.transaction():
             self._store.settle(number, plan)
 
-    def _finish(self, number: int, plan: Plan) -> None:
+    def _finish(self, number: int, plan: Plan, *, wait: bool) -> None:
         self._tell("intend")
+        if not wait and self._leave_rest(number, plan):
+            return
         errors = self._kernel.attempt(plan.steps, self._watch)
         if errors:
             raise Incomplete(f"{plan.verb} {plan.subject}", errors)
         self._settle(number, plan)
+
+    def _leave_rest(self, number: int, plan: Plan) -> bool:
+        """Close all, and leave the rest to the reaper; False if that cannot be, or did not go as it should."""
+        links = [step for step in plan.steps if isinstance(step, DeleteLink)]
+        prompt = [step for step in plan.steps if isinstance(step, PROMPT)]
+        whole = all(isinstance(step, PROMPT + LATE) for step in plan.steps)
+        if not links or not whole or any(step.netns for step in links):
+            return False
+        try:
+            self._kernel.apply(prompt, self._watch)
+            self._kernel.retire(links)
+        except VethworkError:
+            return False
+        assert self._reaper is not None
+        self._reaper.take(self._locks, number, plan)
+        self._left = True
+        return True
 
     def _do_or_undo(self, number: int, plan: Plan) -> None:
         try:

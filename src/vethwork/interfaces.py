@@ -26,9 +26,13 @@ def add_interface(engine: Engine, request: AttachRequest) -> Endpoint:
     again: a runtime says them anew at each interface. Raises as ``Engine.attach``; ConflictError besides if the container
     is somebody else's, or lives in another namespace.
     """
-    join = request.joins[0]
-    engine.ensure_network(join.network)
+    engine.ensure_network(request.joins[0].network)
     engine.check_namespace(request)
+    return engine.again(lambda: _add(engine, request))
+
+
+def _add(engine: Engine, request: AttachRequest) -> Endpoint:
+    join = request.joins[0]
     with engine.turn(request.name, join.network) as execution:
         seen = _clear_stale(engine, execution, request)
         if seen is not None:
@@ -57,7 +61,7 @@ def remove_interface(engine: Engine, name: str, network: str, ifname: str, owner
             alive = engine.lives(seen.container)
             execution.carry_out(lambda: plan_disconnect(network, seen, cables, ifname, alive=alive))
         else:
-            execution.carry_out(lambda: plan_detach(engine.observer.container(name), cables))
+            execution.carry_out(lambda: plan_detach(engine.observer.container(name), cables), wait=False)
     engine.remove_idle_networks(seen.networks)
     return True
 

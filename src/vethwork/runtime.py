@@ -155,7 +155,7 @@ def discard(engine: Engine, name: str, container_id: str = "", *, dead: bool = F
     if not container_id:
         container = engine.store.container(name)
         container_id = container.id if container is not None else ""
-    gone = engine.detach_dead(name) if dead else engine.detach(name)
+    gone = engine.detach_dead(name) if dead else engine.detach(name, wait=False)
     if container_id and not engine.rehearses and (gone or not dead):
         delete_files(directory_of(engine, container_id))
         delete_files(log_of(engine, container_id))

@@ -13,7 +13,7 @@ from tests.unit.golden import assert_golden
 from tests.unit.strategies import IFNAMES, MACS, PATHS, addresses, interfaces, prefixes
 from vethwork.kernel.apply import DOERS
 from vethwork.model.address import Address, Interface, Mac, Prefix
-from vethwork.model.plan import Plan
+from vethwork.model.plan import Plan, is_worldly
 from vethwork.model.ports import PROTOCOLS
 from vethwork.model.ruleset import Chain, Element, Hook, Match, Rule, Set, Span, Table, Verdict
 from vethwork.model.steps import (
@@ -179,8 +179,8 @@ def test_a_plan_is_taken_back_last_step_first() -> None:
 
 
 def test_a_plan_about_networks_is_worldly() -> None:
-    assert Plan("create network", "web", ()).is_worldly
-    assert not Plan("attach", "create network", ()).is_worldly
+    assert is_worldly(Plan("create network", "web", ()).verb)
+    assert not is_worldly(Plan("attach", "create network", ()).verb)
 
 
 # A shell -------------------------------------------------------------------------------------------------------------

@@ -150,6 +150,14 @@ class Kernel:
                 failed.append(error)
         return failed
 
+    def retire(self, steps: Sequence[do.DeleteLink]) -> None:
+        """Do all of the deletion of links of the host but what takes long. Raises KernelRefused."""
+        self.door("").retire(steps)
+
+    def delete_retired(self) -> None:
+        """Do what takes long, for all links at once. Raises KernelRefused."""
+        self.door("").delete_retired()
+
     def local_addresses(self) -> frozenset[Address]:
         """Every address that the host holds."""
         return frozenset(interface.address for _, interface in self.door("").addresses())

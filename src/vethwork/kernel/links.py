@@ -15,6 +15,7 @@ from vethwork.errors import KernelRefused
 from vethwork.kernel.socket import NETLINK_ROUTE, NetlinkSocket
 from vethwork.model.steps import (
     LINK_GROUP,
+    RETIRED_GROUP,
     AddAddress,
     AddRoute,
     CreateBridge,
@@ -32,6 +33,8 @@ from vethwork.wire.rtnetlink import Link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vethwork.model.address import Interface
     from vethwork.wire.netlink import Message
 
@@ -150,10 +153,26 @@ class RouteDoor:
     def delete(self, step: DeleteLink) -> None:
         """Do it at once. A link that is gone is fine; one that is not ours stays."""
         link = self.link(step.ifname)
-        if link is None or link.group != LINK_GROUP:
+        if link is None or link.group not in (LINK_GROUP, RETIRED_GROUP):
             return
         try:
             self._socket.ask(rtnetlink.delete_link(link.index), f"delete link {step.ifname}")
+        except KernelRefused as refused:
+            if refused.errno != ENODEV:
+                raise
+
+    def retire(self, steps: Sequence[DeleteLink]) -> None:
+        """Let nothing pass a link any more, before it is deleted. One that is gone, or is not ours, stays as it is."""
+        for step in steps:
+            link = self.link(step.ifname)
+            if link is not None and link.group == LINK_GROUP:
+                self.queue(rtnetlink.retire_link(link.index), f"bring down {step.ifname}")
+        self.flush()
+
+    def delete_retired(self) -> None:
+        """Delete every link that was retired, in little more time than it takes to delete one."""
+        try:
+            self._socket.ask(rtnetlink.delete_retired(), "delete the links that were retired")
         except KernelRefused as refused:
             if refused.errno != ENODEV:
                 raise

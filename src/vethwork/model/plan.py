@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     Row: TypeAlias = Network | Container | Endpoint | Publication | Forwarding | ProcessRow
 
 
+def is_worldly(verb: str) -> bool:
+    """Whether a plan of that verb is about networks, which nobody may use meanwhile, and not about one container."""
+    return verb.endswith(" network")
+
+
 class Plan(Record):
     """``verb`` and ``subject`` name it (``attach web``). ``adds`` are on record before the first step, ``removes`` until
     after the last."""
@@ -30,11 +35,6 @@ class Plan(Record):
     adds: tuple[Row, ...] = ()
     removes: tuple[Row, ...] = ()
     forward: bool = False
-
-    @property
-    def is_worldly(self) -> bool:
-        """Whether it is about networks, which nobody may use meanwhile, and not about one container."""
-        return self.verb.endswith(" network")
 
     def backward(self) -> tuple[Step, ...]:
         """The steps that take back every prefix of the plan, last first."""

@@ -14,6 +14,8 @@ from vethwork.model.ruleset import Element, Table
 
 LINK_GROUP = 0x76657468
 """The link group ("veth" in ASCII) that every link of ours carries from its first moment: our mark in the kernel."""
+RETIRED_GROUP = LINK_GROUP + 1
+"""The group of those that are down for ever, and will be deleted together."""
 
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-")

@@ -266,6 +266,14 @@ class Store:
             ]
         )
 
+    def intended(self) -> tuple[tuple[int, str, str], ...]:
+        """The same, without the plans: number, verb and subject."""
+        return tuple(self._all("SELECT id, verb, subject FROM intents ORDER BY id"))
+
+    def intent(self, number: int) -> Plan | None:
+        """One plan; None if it is settled, or was taken back."""
+        return self._one("SELECT plan FROM intents WHERE id = ?", number)  # type: ignore[no-any-return]
+
     def is_intended(self, subject: str) -> bool:
         """Whether somebody does something with a network of that name, or a container, or died doing so."""
         return bool(self._all("SELECT 1 FROM intents WHERE subject = ?", subject))

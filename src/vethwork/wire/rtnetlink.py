@@ -13,7 +13,7 @@ from sys import byteorder
 
 from vethwork.model.address import BITS, Address, Interface, Mac, Prefix
 from vethwork.model.record import Record
-from vethwork.model.steps import LINK_GROUP
+from vethwork.model.steps import LINK_GROUP, RETIRED_GROUP
 from vethwork.wire.netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -149,6 +149,17 @@ def hairpin_port(index: int) -> Message:
 def delete_link(index: int) -> Message:
     """Delete a link."""
     return Message(RTM_DELLINK, 0, _IFINFO.pack(AF_UNSPEC, 0, index, 0, 0))
+
+
+def retire_link(index: int) -> Message:
+    """Bring a link down, and put it among those that :func:`delete_retired` deletes."""
+    body = _IFINFO.pack(AF_UNSPEC, 0, index, 0, IFF_UP) + u32(IFLA_GROUP, RETIRED_GROUP)
+    return Message(RTM_SETLINK, 0, body)
+
+
+def delete_retired() -> Message:
+    """Delete all links that were retired; ENODEV if there is none."""
+    return Message(RTM_DELLINK, 0, _IFINFO.pack(AF_UNSPEC, 0, 0, 0, 0) + u32(IFLA_GROUP, RETIRED_GROUP))
 
 
 def get_link(ifname: str = "") -> Message:

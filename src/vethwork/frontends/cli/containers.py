@@ -17,6 +17,7 @@ from vethwork.model.container import AttachRequest, parse_modes
 from vethwork.model.names import HostName, Name, NetnsPath
 from vethwork.model.process import RunOptions
 from vethwork.model.views import container_view, port_view
+from vethwork.reaper import reaping
 
 if TYPE_CHECKING:
     from vethwork.model.address import Address, Mac
@@ -308,7 +309,7 @@ def stop(names: tuple[Name, ...], grace: float, dry: bool) -> None:
 @options.dry_run
 def rm(names: tuple[Name, ...], force: bool, dry: bool) -> None:
     """Remove containers with their networks; fine if there is none."""
-    with options.open_engine(dry) as engine:
+    with options.open_engine(dry) if dry else reaping() as engine:
         for name in names:
             if dry:
                 engine.detach(name)

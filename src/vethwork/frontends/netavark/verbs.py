@@ -62,6 +62,7 @@ def setup(
     if not asked.wanted:
         return {}
     with Turn(engine.root):
+        engine.quiesce()  # else a network might go with a container that is being taken down
         engine.remove_idle_networks()
         have = _known(engine, asked.container_id)
         if (
@@ -252,7 +253,7 @@ def teardown(engine: Engine, document: Fields, server: NameServer) -> None:
         }
         rest = [endpoint for endpoint in have.endpoints if endpoint.network not in going]
         if not rest:
-            engine.detach(have.container.name)
+            engine.detach(have.container.name, wait=False)
             return
         for endpoint in have.endpoints:
             if endpoint.network in going:
