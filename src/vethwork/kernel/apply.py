@@ -12,11 +12,9 @@ import os
 from vethwork.errors import VethworkError
 from vethwork.kernel import sysctl
 from vethwork.kernel.carrier import settle
-from vethwork.kernel.conntrack import forget_all
 from vethwork.kernel.links import RouteDoor
 from vethwork.kernel.netns import NetnsGone, inside, open_netns, pin, unpin
 from vethwork.kernel.nftables import NftSocket, RulesetMissing
-from vethwork.kernel.traffic import create_ifb, divert_ingress, shape_link
 from vethwork.model import steps as do
 from vethwork.model.traffic import CreateIfb, DivertIngress, ShapeLink
 
@@ -136,6 +134,10 @@ class Kernel:
             return address in local or address.is_loopback
 
         if flows:
+            from vethwork.kernel.conntrack import (
+                forget_all,
+            )  # most attaches open a TCP port, and forget nothing
+
             forget_all(self.nft, flows, is_local)
 
     def attempt(
@@ -209,6 +211,12 @@ def _set_sysctl(kernel: Kernel, step: do.SetSysctl) -> None:
         sysctl.ensure(step.path, step.value)
 
 
+def _shape(kernel: Kernel, step: CreateIfb | DivertIngress | ShapeLink) -> None:
+    from vethwork.kernel.traffic import do_step  # few containers are limited
+
+    do_step(kernel.door(""), step)
+
+
 DOERS: dict[type[Step], Callable[[Kernel, Any], None]] = {
     do.PinNetns: lambda kernel, step: pin(step.path),
     do.UnpinNetns: lambda kernel, step: unpin(step.path),
@@ -224,9 +232,9 @@ DOERS: dict[type[Step], Callable[[Kernel, Any], None]] = {
     do.JoinBridge: lambda kernel, step: kernel.door("").join_bridge(step),
     do.HairpinPort: lambda kernel, step: kernel.door("").hairpin(step),
     do.SetSysctl: _set_sysctl,
-    CreateIfb: lambda kernel, step: create_ifb(kernel.door(""), step),
-    DivertIngress: lambda kernel, step: divert_ingress(kernel.door(""), step),
-    ShapeLink: lambda kernel, step: shape_link(kernel.door(""), step),
+    CreateIfb: _shape,
+    DivertIngress: _shape,
+    ShapeLink: _shape,
     do.LoadRuleset: lambda kernel, step: kernel.nft.replace(step.tables, step.elements),
     do.ChangeElements: _change_elements,
     do.ForgetFlows: lambda kernel, step: kernel.forget((step,)),

@@ -5,30 +5,38 @@ from __future__ import annotations
 from errno import ENOENT, EOPNOTSUPP
 
 from vethwork.errors import KernelRefused
+from vethwork.model.traffic import CreateIfb, DivertIngress
 from vethwork.wire import rtnetlink, traffic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vethwork.kernel.links import RouteDoor
-    from vethwork.model.traffic import CreateIfb, DivertIngress, ShapeLink
+    from vethwork.model.traffic import ShapeLink
     from vethwork.wire.netlink import Message
 
 
-def create_ifb(door: RouteDoor, step: CreateIfb) -> None:
-    """Make an ifb. Raises KernelRefused."""
+def do_step(door: RouteDoor, step: CreateIfb | DivertIngress | ShapeLink) -> None:
+    """Do one of the three. Raises KernelRefused."""
+    if isinstance(step, CreateIfb):
+        _create_ifb(door, step)
+    elif isinstance(step, DivertIngress):
+        _divert_ingress(door, step)
+    else:
+        _shape_link(door, step)
+
+
+def _create_ifb(door: RouteDoor, step: CreateIfb) -> None:
     _ask(door, rtnetlink.new_ifb(step.ifname, step.mtu), f"create ifb {step.ifname}", "CONFIG_IFB")
 
 
-def divert_ingress(door: RouteDoor, step: DivertIngress) -> None:
-    """Lead what enters a link over an ifb. Raises KernelRefused."""
+def _divert_ingress(door: RouteDoor, step: DivertIngress) -> None:
     index, to = door.index(step.ifname), door.index(step.ifb)
     doing = f"lead what enters {step.ifname} over {step.ifb}"
     _ask(door, traffic.ingress_qdisc(index), doing, "CONFIG_NET_SCH_INGRESS")
     _ask(door, traffic.redirect_filter(index, to), doing, "CONFIG_NET_CLS_U32 and CONFIG_NET_ACT_MIRRED")
 
 
-def shape_link(door: RouteDoor, step: ShapeLink) -> None:
-    """Put a token bucket on a link. Raises KernelRefused."""
+def _shape_link(door: RouteDoor, step: ShapeLink) -> None:
     message = traffic.token_bucket(door.index(step.ifname), step.rate)
     _ask(door, message, f"limit {step.ifname} to {step.rate.bits} bits a second", "CONFIG_NET_SCH_TBF")
 
