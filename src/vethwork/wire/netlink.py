@@ -110,6 +110,11 @@ def each_attribute(body: bytes, at: int = 0) -> Iterator[tuple[int, bytes]]:
         at += length + -length % 4
 
 
+def parse_text(payload: bytes) -> str:
+    """Read an attribute's text, which may end with a NUL."""
+    return payload.rstrip(b"\0").decode(errors="replace")
+
+
 def parse_error(body: bytes, flags: int) -> tuple[int, str]:
     """Read an NLMSG_ERROR: the errno (0 means acknowledged) and the kernel's explanation, if it gave one."""
     try:
@@ -119,5 +124,4 @@ def parse_error(body: bytes, flags: int) -> tuple[int, str]:
     if not flags & NLM_F_ACK_TLVS:
         return -code, ""
     offset = 4 + 16 + (0 if flags & NLM_F_CAPPED else length - 16 + -length % 4)
-    text = attributes(body, offset).get(NLMSGERR_ATTR_MSG, b"")
-    return -code, text.rstrip(b"\0").decode(errors="replace")
+    return -code, parse_text(attributes(body, offset).get(NLMSGERR_ATTR_MSG, b""))

@@ -6,7 +6,7 @@ Source: include/uapi/linux/netfilter/nf_tables.h, enum nft_chain_attributes.
 from __future__ import annotations
 
 from vethwork.model.record import Record
-from vethwork.wire.netlink import Message, attributes
+from vethwork.wire.netlink import Message, attributes, parse_text
 from vethwork.wire.nftsets import SUBSYSTEM
 
 NFT_MSG_GETCHAIN = 4
@@ -42,12 +42,8 @@ def parse_chain(body: bytes) -> BaseChain | None:
     number = int.from_bytes(attributes(found[NFTA_CHAIN_HOOK]).get(NFTA_HOOK_HOOKNUM, b""), "big")
     return BaseChain(
         family,
-        _text(found.get(NFTA_CHAIN_TABLE, b"")),
-        _text(found.get(NFTA_CHAIN_NAME, b"")),
+        parse_text(found.get(NFTA_CHAIN_TABLE, b"")),
+        parse_text(found.get(NFTA_CHAIN_NAME, b"")),
         HOOKS.get(number, ""),
         found.get(NFTA_CHAIN_POLICY) == bytes(4),  # NF_DROP is 0
     )
-
-
-def _text(payload: bytes) -> str:
-    return payload.rstrip(b"\0").decode(errors="replace")

@@ -22,6 +22,7 @@ from vethwork.wire.netlink import (
     attribute,
     attributes,
     nested,
+    parse_text,
     string,
     u8,
     u32,
@@ -178,8 +179,8 @@ def parse_link(body: bytes) -> Link:
     kind = attributes(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")
     return Link(
         index,
-        _text(found.get(IFLA_IFNAME, b"")),
-        _text(kind),
+        parse_text(found.get(IFLA_IFNAME, b"")),
+        parse_text(kind),
         _number(found.get(IFLA_GROUP)),
         _number(found.get(IFLA_MASTER)),
         _number(found.get(IFLA_MTU)),
@@ -279,10 +280,6 @@ def _interface(packed: bytes, length: int) -> Interface:
 def _mac(payload: bytes) -> Mac:
     """No MAC address where the link has none, or one of another kind (a tunnel has an IP address there)."""
     return Mac(int.from_bytes(payload, "big") if len(payload) == 6 else 0)
-
-
-def _text(payload: bytes) -> str:
-    return payload.rstrip(b"\0").decode(errors="replace")
 
 
 def _number(payload: bytes | None) -> int:
