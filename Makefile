@@ -16,7 +16,8 @@ CNI_TOOLS := containerd:containerd ctr:containerd runc:runc busybox:busybox-stat
 NETAVARK_TOOLS := podman:podman runc:runc busybox:busybox-static /usr/lib/podman/aardvark-dns:aardvark-dns
 DOCKER_TOOLS := dockerd:docker.io busybox:busybox-static
 OCI_TOOLS := runc:runc crun:crun busybox:busybox-static
-KERNEL_TOOLS := ip:iproute2 nft:nftables ping:iputils-ping conntrack:conntrack curl:curl strace:strace
+KERNEL_TOOLS := ip:iproute2 nft:nftables ping:iputils-ping conntrack:conntrack curl:curl strace:strace \
+	sysctl:procps
 
 # One after the other also under make -j: the cheap ones first.
 .NOTPARALLEL:

@@ -25,7 +25,7 @@ from vethwork import engine
 from vethwork.testing.lab import Lab
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from vethwork.testing.machine import Machine
 
@@ -223,7 +223,9 @@ def sysctls() -> dict[str, str]:
 
 
 @pytest.fixture
-def twins(needs: None) -> Iterator[Twins]:
+def twins(needs: None, tool: Callable[[str], str]) -> Iterator[Twins]:
+    for name in ("conntrack", "sysctl", "tc"):
+        tool(name)
     with Lab(other_wire=True) as real, Lab(other_wire=True) as pasted:
         yield Twins(Stage(real), Stage(pasted))
 
@@ -292,7 +294,7 @@ def test_several_networks_one_after_the_other(twins: Twins) -> None:
     twins.give("network", "create", "green")
     twins.give("attach", "web", "--netns", twins.container("web"), "--net", "blue", "--net", "green")
     twins.give("network", "create", "red", "--internal")
-    twins.give("network", "connect", "--ifname", "lan0", "red", "web")
+    twins.give("network", "connect", "--ifname", "lan0.5", "red", "web")
     twins.give("network", "disconnect", "green", "web")
     twins.give("network", "prune")
 
@@ -329,11 +331,28 @@ def test_restore(twins: Twins) -> None:
 
 
 def test_it_prints_nothing_but_commands(twins: Twins) -> None:
-    """Comments, and programs that everybody has; and ``detach`` of nobody prints nothing."""
-    twins.give("network", "create", "blue", "--ipv6")
-    twins.give("attach", "web", "--netns", twins.container("web"), "--net", "blue", "-p", "8080:80")
-    twins.give("detach", "web")
-    outside = [line for line in twins.shown.splitlines() if not line.startswith(("#", "delete ", "END"))]
-    assert {line.split()[0] for line in outside} <= {"ip", "nft", "nsenter", "conntrack", "bridge", "sh"}
+    """Comments, and the programs that a person would have typed; and ``detach`` of nobody prints nothing."""
+    shown = []
+    for command in (
+        ("network", "create", "blue", "--ipv6"),
+        ("attach", "web", "--netns", twins.container("web"), "--net", "blue", "-p", "8080:80"),
+        ("detach", "web"),
+    ):
+        twins.give(*command)
+        shown += commands_in(twins.shown)
+    assert {line.split()[0] for line in shown} == {"ip", "nft", "nsenter", "conntrack", "bridge", "sysctl"}
+    entered = {line.split()[2] for line in shown if line.startswith("nsenter")}
+    assert entered == {"ip", "sysctl"}
     twins.give("detach", "web")
     assert twins.shown == ""
+
+
+def commands_in(text: str) -> list[str]:
+    """The lines that a shell executes: neither comments nor what ``nft -f -`` reads."""
+    found: list[str] = []
+    read_by_nft = False
+    for line in text.splitlines():
+        if not read_by_nft and not line.startswith("#"):
+            found.append(line)
+        read_by_nft = line != "END" if read_by_nft else line.endswith("<<'END'")
+    return found

@@ -275,7 +275,9 @@ class SetSysctl(Step):
     before: str = ""
 
     def describe(self) -> tuple[str, ...]:
-        return (in_netns(self.netns, f"sh -c 'echo {self.value} > /proc/sys/net/{self.path}'"),)
+        # With slashes, sysctl(8) takes a path: the dots in an interface's name stay dots.
+        setting = f"{quoted(f'net/{self.path}')}={quoted(self.value)}"
+        return (in_netns(self.netns, f"sysctl -qw {setting}"),)
 
     def undo(self) -> tuple[Step, ...]:
         return (SetSysctl(self.netns, self.path, self.before, self.value),) if self.before else ()
