@@ -313,6 +313,13 @@ def test_a_cable_has_room_for_two() -> None:
     assert tiny.prefix.size == 2
 
 
+def test_a_macvlan_is_in_the_subnet_of_its_link_and_its_gateway_is_the_one_that_is_named() -> None:
+    prefix, router = HOST.taken[0], HOST.taken[0].address + 1
+    request = NetworkRequest(NAME, "macvlan", (prefix,))
+    assert made(request).subnets == (Subnet(prefix, None, prefix),)
+    assert made(request.replace(gateways=(router,))).subnets == (Subnet(prefix, router, prefix),)
+
+
 def test_a_macvlan_is_a_bridge_among_its_own() -> None:
     assert made(NetworkRequest(NAME, "macvlan")).mode == "bridge"
     assert made(NetworkRequest(NAME, "macvlan", mode="vepa")).mode == "vepa"

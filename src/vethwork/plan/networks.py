@@ -294,9 +294,11 @@ def _subnets(
     taken = [subnet.prefix for other in others if _is_ours(other) for subnet in other.subnets]
     if request.settled is not None:
         return _settled(request, taken)
+    # A macvlan is on the wire of the link it sits on, and so in that link's subnet.
+    near = () if request.driver == "macvlan" else (*taken, *seen.taken)
     prefixes = list(request.subnets)
     for place, prefix in enumerate(prefixes):
-        for other in (*taken, *seen.taken, *prefixes[:place]):
+        for other in (*near, *prefixes[:place]):
             if prefix.overlaps(other):
                 raise ConflictError(
                     f"create network {request.name}: subnet {prefix} overlaps {other}, which is in use"
@@ -341,12 +343,13 @@ def _settled(request: NetworkRequest, taken: list[Prefix]) -> tuple[Subnet, ...]
 
 def _subnet(request: NetworkRequest, prefix: Prefix, used: list[Address | Prefix]) -> Subnet:
     """One subnet, with the gateway, pool and source that belong to it; what it took is noted in ``used``."""
-    gateway: Address | None = None
-    if request.driver == "bridge" and not request.isolated:
-        low, high = usable(prefix)
-        gateway = next((asked for asked in request.gateways if asked in prefix), low)
-        if not low.value <= gateway.value <= high.value:
-            raise RequestError(f"create network {request.name}: {gateway} cannot be a gateway in {prefix}")
+    low, high = usable(prefix)
+    # A macvlan's gateway is somebody else's router: there is one where it is named.
+    gateway = low if request.driver == "bridge" and not request.isolated else None
+    if gateway is not None or request.driver == "macvlan":
+        gateway = next((asked for asked in request.gateways if asked in prefix), gateway)
+    if gateway is not None and not low.value <= gateway.value <= high.value:
+        raise RequestError(f"create network {request.name}: {gateway} cannot be a gateway in {prefix}")
     pool = next(
         (asked for asked in request.pools if asked.address in prefix and asked.length >= prefix.length),
         prefix,
