@@ -202,7 +202,10 @@ class Execution:
         return plan
 
     def _show(self, plan: Plan) -> None:
-        """Show a plan, with what :attr:`Kernel.mend` would do before its first change of a ruleset that is not there."""
+        """Show a plan, with what :attr:`Kernel.mend` would do before its first change of a ruleset that is not there.
+
+        To delete a link that is gone is fine for us, and an error for ip(8).
+        """
         assert self._rehearse is not None
         changes = [step for step in plan.steps if isinstance(step, ChangeElements) and step.adds]
         loads = any(isinstance(step, LoadRuleset) for step in plan.steps)
@@ -214,7 +217,8 @@ class Execution:
             place = plan.steps.index(changes[0])
             plan = plan.replace(steps=(*plan.steps[:place], load, *plan.steps[place:]))
         self._rehearse.has_ruleset |= loads
-        self._rehearse.show(plan)
+        left = [step for step in plan.steps if not isinstance(step, DeleteLink) or self._kernel.finds(step)]
+        self._rehearse.show(plan.replace(steps=tuple(left)))
 
     def _settle(self, number: int, plan: Plan) -> None:
         with self._store.transaction():

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 def collect_garbage(engine: Engine) -> tuple[str, ...]:
     """Remove containers whose namespace is gone, links and pins that no record knows, and rules that no record means."""
+    at_first = _strays(engine), ruleset_differs(engine)
     report = [f"container {name}: its process is gone and --rm was asked for" for name in sweep(engine)]
     report += [
         f"container {container.name}: its namespace {container.netns} is gone"
@@ -38,14 +39,15 @@ def collect_garbage(engine: Engine) -> tuple[str, ...]:
     engine.remove_idle_networks()
     with engine.execution().begin(exclusive=True) as execution:
         execution.check_owner()
-        strays = stray_links(engine) + _stray_pins(engine)
+        # What a rehearsal only said it would remove is still there, and off record: it is no stray.
+        strays, differs = at_first if engine.rehearses else (_strays(engine), ruleset_differs(engine))
         if strays:
             execution.carry_out(lambda: Plan("collect network", "garbage", strays, forward=True))
         report += [f"{command}: no record knows it" for step in strays for command in step.describe()]
         for path in () if engine.rehearses else stray_files(engine):
             delete_files(path)
             report.append(f"{path}: belongs to no container")
-        if ruleset_differs(engine):
+        if differs:
             execution.carry_out(
                 lambda: Plan("collect network", "rules", (execution.ruleset_step(),), forward=True)
             )
@@ -112,6 +114,10 @@ def _restore_endpoint(engine: Engine, execution: Execution, endpoint: Endpoint) 
             f"{what}, and could not be restored (does 'vethwork gc' find something in its way?): {error}",
         )
     return (what,)
+
+
+def _strays(engine: Engine) -> tuple[Step, ...]:
+    return stray_links(engine) + _stray_pins(engine)
 
 
 def stray_links(engine: Engine) -> tuple[Step, ...]:

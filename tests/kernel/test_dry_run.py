@@ -10,10 +10,12 @@ numbers that the kernel gives (indexes, handles), random MAC addresses, timers, 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import sqlite3
 import sys
+from contextlib import redirect_stdout
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,13 @@ import pytest
 
 from tests.kernel.stage import Said, Stage, eventually
 from vethwork import engine
+from vethwork.engine import Engine
+from vethwork.frontends.cli import show
+from vethwork.kernel import libc
+from vethwork.model.container import AttachRequest, Join, Mode
+from vethwork.model.names import Name, NetnsPath
+from vethwork.model.steps import LINK_GROUP
+from vethwork.model.traffic import Bandwidth, Rate
 from vethwork.testing.lab import Lab
 
 if TYPE_CHECKING:
@@ -80,6 +89,12 @@ class Twins:
         real, _ = (stage.lab.container(name) for stage in (self.real, self.pasted))
         return real.path
 
+    def end(self, name: str) -> None:
+        """Take the path to a container's namespace away, in both."""
+        self.containers.remove(name)
+        for stage in (self.real, self.pasted):
+            libc.umount(f"{stage.lab.directory}/netns/{name}", libc.MNT_DETACH)
+
     def everywhere(self, *argv: str, stdin: str = "") -> None:
         """Run a program on both hosts."""
         for stage in (self.real, self.pasted):
@@ -87,21 +102,35 @@ class Twins:
 
     def give(self, *arguments: str) -> None:
         """Give a command: rehearsed, really, and pasted; then compare."""
+        place = arguments.index("--") if "--" in arguments else len(arguments)
+        rehearsed = (*arguments[:place], "--dry-run", *arguments[place:])
+        self._paste(lambda: self._ask(*rehearsed), lambda: self._ask(*arguments))
+
+    def act(self, work: Callable[[Engine], object]) -> None:
+        """The same with what the command line has no words for."""
+
+        def on_host(**options: Any) -> str:
+            def do() -> str:
+                SameIds(work.__name__).take_over()
+                out = io.StringIO()
+                with redirect_stdout(out), Engine(**options) as engine:
+                    work(engine)
+                return out.getvalue()
+
+            return self.real.host.call(do)
+
+        self._paste(lambda: on_host(rehearse=show.plan), on_host)
+
+    def _paste(self, rehearse: Callable[[], str], do: Callable[[], str]) -> None:
         before = self._untouched()
-        self.shown = (
-            self._ask(*arguments, "--dry-run") if "--" not in arguments else self._ask_run(*arguments)
-        )
+        self.shown = rehearse()
         assert self._untouched() == before
-        self._ask(*arguments)
+        do()
         commands = self.shown.replace(self.real.lab.directory, self.pasted.lab.directory)
         said = self.pasted.host.run(["sh", "-e"], stdin=commands, check=False)
         assert said.returncode == 0, f"{commands}\n{said.stderr}"
         assert said.stderr == ""
         self.compare()
-
-    def _ask_run(self, *arguments: str) -> str:
-        place = arguments.index("--")
-        return self._ask(*arguments[:place], "--dry-run", *arguments[place:])
 
     def _ask(self, *arguments: str) -> str:
         seed = " ".join(each for each in arguments if each != "--dry-run")
@@ -162,6 +191,7 @@ QUESTIONS = {
     "routes4": "ip -j -4 route show table all",
     "routes6": "ip -j -6 route show table all",
     "ports": "bridge -j -d link",
+    "qdiscs": "tc -j qdisc show",
     "ruleset": "nft -j list ruleset",
 }
 ALL_QUESTIONS = "; printf '\\0'; ".join(QUESTIONS.values())
@@ -173,7 +203,7 @@ def look_at(machine: Machine) -> dict[str, Any]:
     told = {name: json.loads(answer.strip() or "[]") for name, answer in zip(QUESTIONS, answers, strict=True)}
     links = {link["ifname"]: strip(link) for link in told["links"]}
     for name, link in links.items():
-        if name.startswith("vw") and link.get("linkinfo", {}).get("info_kind") == "veth":
+        if name.startswith(("vw", "vb")) and link.get("linkinfo", {}).get("info_kind") in ("veth", "ifb"):
             del link["address"]  # the host's end of a container's cable has a random one
     routes = [strip(route) for route in (*told["routes4"], *told["routes6"])]
     return {
@@ -183,9 +213,20 @@ def look_at(machine: Machine) -> dict[str, Any]:
             route for route in routes if not route["dst"].startswith(("fe80::", "ff00::", "multicast"))
         ],
         "ports": {port["ifname"]: strip(port) for port in told["ports"]},
+        "qdiscs": sorted([strip(qdisc) for qdisc in told["qdiscs"]], key=str),
+        "filters": {
+            qdisc["dev"]: filters(machine, qdisc["dev"])
+            for qdisc in told["qdiscs"]
+            if qdisc["kind"] == "ingress"
+        },
         "ruleset": strip(told["ruleset"]),
         "sysctls": machine.inside(sysctls),
     }
+
+
+def filters(machine: Machine, ifname: str) -> Any:
+    """What happens to what enters a link."""
+    return strip(json.loads(machine.run(["tc", "-j", "filter", "show", "dev", ifname, "ingress"]).stdout))
 
 
 def addresses_of(link: dict[str, Any]) -> list[Any]:
@@ -328,6 +369,53 @@ def test_restore(twins: Twins) -> None:
     device = twins.real.device("blue")
     twins.everywhere("ip", "link", "del", device)
     twins.give("restore")
+
+
+def test_a_macvlan(twins: Twins, kernel_option: Callable[[str], None]) -> None:
+    kernel_option("CONFIG_MACVLAN")
+    subnet = ("--subnet", "192.0.2.0/24", "--gateway", "192.0.2.1", "--ip-range", "192.0.2.64/26")
+    twins.give("network", "create", "wire", "--driver", "macvlan", *subnet)
+    twins.give("attach", "web", "--netns", twins.container("web"), "--net", "wire")
+    twins.give("detach", "web")
+    twins.give("network", "rm", "wire")
+
+
+def test_shaped_traffic(twins: Twins, kernel_option: Callable[[str], None]) -> None:
+    for option in ("CONFIG_IFB", "CONFIG_NET_SCH_TBF", "CONFIG_NET_ACT_MIRRED"):
+        kernel_option(option)
+    twins.give("network", "create", "blue")
+    path = NetnsPath(twins.container("web"))
+    join = Join(Name("blue"), bandwidth=Bandwidth(Rate(10**7, 10**5), Rate(2 * 10**7, 2 * 10**5)))
+    mode = Mode("network", "blue")
+
+    def attach(engine: Engine) -> None:
+        engine.attach(AttachRequest("5" * 32, Name("web"), mode, (join,), netns=path))
+
+    twins.act(attach)
+    assert "tbf" in twins.shown
+    twins.give("detach", "web")
+
+
+def test_gc_of_a_container_that_died_and_of_what_no_record_knows(twins: Twins) -> None:
+    twins.give("network", "create", "blue", "--ipv6")
+    for name, host_port in (("dead", "8080"), ("alive", "8081")):
+        path = twins.container(name)
+        twins.give("attach", name, "--netns", path, "--net", "blue", "-p", f"{host_port}:80")
+    twins.end("dead")
+    stray = f"ip link add stray-{{}} address 02:00:00:00:00:01 group {LINK_GROUP} type"
+    twins.everywhere(*stray.format("bridge").split(), "bridge")
+    peer = "peer name other address 02:00:00:00:00:02"
+    twins.everywhere(*f"{stray.format('veth')} veth {peer}".split())
+    twins.everywhere("nft", "add element inet vethwork port4 { tcp . 999 : 10.9.0.250 . 80 }")
+    twins.give("gc")
+    assert "stray-bridge" in twins.shown
+    assert "# container dead: its namespace" in twins.shown
+    assert "table inet vethwork {" in twins.shown
+    link = twins.real.view("inspect", "alive")["endpoints"][0]["host_interface"]
+    twins.end("alive")
+    twins.everywhere("ip", "link", "del", link)  # as the kernel does with the last of its namespace
+    twins.give("gc")
+    assert "table inet vethwork {" not in twins.shown
 
 
 def test_it_prints_nothing_but_commands(twins: Twins) -> None:

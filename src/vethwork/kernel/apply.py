@@ -160,6 +160,13 @@ class Kernel:
         """Do what takes long, for all links at once. Raises KernelRefused."""
         self.door("").delete_retired()
 
+    def finds(self, step: do.DeleteLink) -> bool:
+        """Tell whether there is a link of that name to delete."""
+        try:
+            return self.door(step.netns).link(step.ifname) is not None
+        except NetnsGone:
+            return False
+
     def local_addresses(self) -> frozenset[Address]:
         """Every address that the host holds."""
         return frozenset(interface.address for _, interface in self.door("").addresses())

@@ -82,7 +82,7 @@ class UnpinNetns(Step):
     path: str
 
     def describe(self) -> tuple[str, ...]:
-        return (f"umount -l {quoted(self.path)} && rm {quoted(self.path)}",)
+        return (f"umount -lq {quoted(self.path)} || true; rm -f {quoted(self.path)}",)
 
 
 class CreateBridge(Step):
