@@ -16,7 +16,7 @@ import os
 from vethwork.errors import BadNamespace, ConflictError, NotFound
 from vethwork.execution import Execution, Rehearsal
 from vethwork.kernel.apply import Kernel
-from vethwork.kernel.netns import has_netns, same_netns
+from vethwork.kernel.netns import NetnsGone, has_netns, same_netns
 from vethwork.kernel.observe import see_host
 from vethwork.model.container import AWAITED, AttachRequest, Container, Join, Publication
 from vethwork.model.network import DEFAULT_NETWORK, Network, NetworkRequest
@@ -199,16 +199,21 @@ class Engine:
             if seen is None or (dead and self.lives(seen.container)):
                 return None
             cables = self.observer.cables(seen)
+            alive = self.lives(seen.container)
             # Who shares its namespace is looked at in the transaction: nobody may come in between.
-            execution.carry_out(lambda: plan_detach(self.observer.container(name), cables), wait=wait)
+            execution.carry_out(
+                lambda: plan_detach(self.observer.container(name), cables, alive=alive), wait=wait
+            )
             return seen.networks
 
     def _make_room(self, request: AttachRequest) -> bool:
-        """Detach who died without anybody having said so, and still holds what is asked for: name, address or port.
+        """Detach who died without anybody having said so, and still holds what is asked for: name, place, address or port.
 
         False: nobody did.
         """
         held: set[str] = {request.name}
+        if request.path:
+            held |= {lodger.name for lodger in self.store.containers_in(request.path)}
         for join in request.joins:
             held |= {self.store.leases.holder(join.network, address) for address in join.addresses}
         for publish in request.publishes:
@@ -220,9 +225,16 @@ class Engine:
         return bool(dead)
 
     def lives(self, container: Container) -> bool:
-        """Tell whether a container's namespace is there; of one that we may not see, whether a link of it is."""
-        if not container.handed:
+        """Tell whether a container's namespace is there, and no other in its place; of one that we may not see, whether a
+        link of it is."""
+        if not container.handed and not container.netns_cookie:
             return has_netns(container.netns)
+        if not container.handed:
+            with Kernel() as look:  # which holds nothing open for longer
+                try:
+                    return look.door(container.netns).netns_cookie == container.netns_cookie
+                except NetnsGone:
+                    return False
         ends = [endpoint.host_ifname for endpoint in self.store.endpoints_of(container.name)]
         return container.netns == AWAITED or any(self.kernel.door("").find(each) for each in ends)
 
@@ -238,6 +250,8 @@ class Engine:
         def join_it() -> Endpoint:
             with self.turn(name, join.network) as execution:
                 seen = self.observer.container(name)
+                if not seen.container.handed and not self.rehearses:
+                    self.check_alive(f"connect {name}", seen.container)
                 return self.connect_in(execution, seen, join, publishes, reserved=reserved)
 
         return self.again(join_it)
@@ -303,16 +317,19 @@ class Engine:
 
     def check_namespace(self, request: AttachRequest) -> None:
         """Refuse what a request names, and no container can live in. Raises NotFound or BadNamespace."""
-        path = request.netns or (request.mode.target if request.mode.kind == "ns" else "")
         if request.mode.kind == "container" and not self.rehearses:
             target = self.observer.container(request.mode.target).container
-            if not has_netns(target.netns):
-                raise BadNamespace(
-                    f"attach {request.name}: the namespace of {target.name} is gone",
-                    hint=f"vethwork rm {target.name}",
-                )
-        if path:
-            self.check_netns(path)
+            self.check_alive(f"attach {request.name}", target)
+        if request.path:
+            self.check_netns(request.path)
+            self.kernel.door(request.path)  # the plan asks it who it is, and must not wait then
+
+    def check_alive(self, doing: str, container: Container) -> None:
+        """Refuse to enter the namespace of a container that has none any more. Raises BadNamespace."""
+        if not self.lives(container):
+            raise BadNamespace(
+                f"{doing}: the namespace of {container.name} is gone", hint=f"vethwork rm {container.name}"
+            )
 
     def check_netns(self, path: str) -> None:
         """Refuse a path that is no network namespace, and the host's own. Raises BadNamespace."""

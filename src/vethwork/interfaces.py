@@ -6,7 +6,7 @@ left. A front-end takes away only what it has made itself.
 
 from __future__ import annotations
 
-from vethwork.errors import BadNamespace, ConflictError
+from vethwork.errors import ConflictError
 from vethwork.kernel.netns import same_netns
 from vethwork.plan.attach import plan_attach
 from vethwork.plan.detach import plan_detach, plan_disconnect
@@ -57,11 +57,13 @@ def remove_interface(engine: Engine, name: str, network: str, ifname: str, owner
         if len(rest) == len(seen.endpoints):
             return False
         cables = engine.observer.cables(seen)
+        alive = engine.lives(seen.container)
         if rest:
-            alive = engine.lives(seen.container)
             execution.carry_out(lambda: plan_disconnect(network, seen, cables, ifname, alive=alive))
         else:
-            execution.carry_out(lambda: plan_detach(engine.observer.container(name), cables), wait=False)
+            execution.carry_out(
+                lambda: plan_detach(engine.observer.container(name), cables, alive=alive), wait=False
+            )
     engine.remove_idle_networks(seen.networks)
     return True
 
@@ -78,13 +80,12 @@ def _clear_stale(engine: Engine, execution: Execution, request: AttachRequest) -
         raise ConflictError(
             f"attach {request.name}: there is a container of that name, made by {seen.container.owner}"
         )
-    try:
-        alive = engine.kernel.netns_fd(seen.container.netns)
-    except BadNamespace:
+    if not engine.lives(seen.container):
         cables = engine.observer.cables(seen)
-        execution.carry_out(lambda: plan_detach(seen, cables))
+        execution.carry_out(lambda: plan_detach(seen, cables, alive=False))
         return None
-    if request.netns is None or not same_netns(alive, engine.kernel.netns_fd(request.netns)):
+    here = engine.kernel.netns_fd(seen.container.netns)
+    if request.netns is None or not same_netns(here, engine.kernel.netns_fd(request.netns)):
         raise ConflictError(f"attach {request.name}: it lives in another namespace, {seen.container.netns}")
     for endpoint in seen.endpoints:
         gone = endpoint.host_ifname and engine.kernel.door("").link(endpoint.host_ifname) is None

@@ -113,13 +113,15 @@ class Observer:
         if request.mode.kind == "container":
             target = self.container(request.mode.target).container
         networks = tuple([self.network(join) for join in request.joins])
+        path = request.path
         return AttachSeen(
             networks=networks,
             ports=self.ports(request.publishes, local, request.id),
             target=target,
             pin_path=f"{self._run}/netns/{request.id[:12]}",
             existing=self.existing(request.name),
-            lodger=self._lodger(request.netns or "", request.name),
+            lodger=self._lodger(path, request.name),
+            netns_cookie=self._kernel.door(path).netns_cookie if path else 0,
         )
 
     @staticmethod

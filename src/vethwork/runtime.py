@@ -107,6 +107,7 @@ def start(engine: Engine, name: str, *, detached: bool | None = None) -> int:
 def execute_in(engine: Engine, name: str, command: tuple[str, ...]) -> int:
     """Run one more command in a container, in the foreground; gives its exit status. Closes the engine."""
     seen = engine.inspect(name)
+    engine.check_alive(f"execute in {name}", seen.container)
     row = engine.store.process(seen.container.name)
     spec = _spec(engine, seen, row.options) if row is not None else Spec(command, seen.container.netns)
     engine.close()

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fault.world import RUN, World, bare_netns, in_world, our_links, pins, request, run, sql
-from vethwork import upkeep
+from tests.fault.world import RUN, World, bare_netns, in_world, network, our_links, pins, request, run, sql
+from vethwork import runtime, upkeep
 from vethwork.errors import BadNamespace, ConflictError, VethworkError
 from vethwork.kernel import libc
+from vethwork.model.container import Join
+from vethwork.model.names import IfName, Name
+from vethwork.model.steps import LINK_GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -214,6 +217,75 @@ def test_a_process_that_died_takes_its_namespace_with_it() -> None:
             assert engine.detach("x")
         assert not world.seen().against(before)
         world.assert_settled()
+
+    in_world(scenario)
+
+
+def test_a_process_id_that_is_given_again_is_not_the_container() -> None:
+    """Nor is its namespace, though it may even have the number (inode) of the one before."""
+
+    def scenario(world: World) -> None:
+        world.settle()
+        before = world.seen()
+        pid = sleeper()
+        path = f"/proc/{pid}/ns/net"
+        with world.engine() as engine:
+            engine.attach(request("x", "81:80", nets=("old",), ip="10.9.0.9", netns=path))
+            assert engine.lives(engine.inspect("x").container)
+            engine.attach(request("sharer", nets=("container:x",)))
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+                file.write(str(pid - 1))
+            assert sleeper() == pid
+            for name in ("x", "sharer"):
+                assert not engine.lives(engine.inspect(name).container)
+            with pytest.raises(BadNamespace, match="the namespace of x is gone"):
+                engine.connect("x", Join(Name("old"), ifname=IfName("eth7")))
+            with pytest.raises(BadNamespace, match="the namespace of x is gone"):
+                engine.attach(request("y", nets=("container:x",)))
+            with pytest.raises(BadNamespace, match="the namespace of x is gone"):
+                runtime.execute_in(engine, "x", ("true",))
+        with world.engine() as engine:
+            engine.attach(
+                request("y", nets=("old",), netns=path)
+            )  # whoever lives there now is no lodger of the dead
+            assert {each.name for each in engine.containers()} == {"settled", "y"}
+            engine.detach("y")
+        assert not world.seen().against(before)
+
+    in_world(scenario)
+
+
+def test_gc_collects_a_container_and_those_who_shared_its_namespace() -> None:
+    def scenario(world: World) -> None:
+        world.settle()
+        before = world.seen()
+        with world.engine() as engine:
+            engine.attach(request("a", "81:80", nets=("old",), ip="10.9.0.9"))
+            engine.attach(request("b", nets=("container:a",)))
+            run(f"umount {engine.inspect('a').container.netns}")
+            upkeep.collect_garbage(engine)
+        assert not world.seen().against(before)
+
+    in_world(scenario)
+
+
+def test_gc_collects_a_container_in_whose_place_there_is_another() -> None:
+    def scenario(world: World) -> None:
+        world.settle()
+        with world.engine() as engine:
+            engine.create_network(network("wire", driver="macvlan", device=IfName(OLD)))
+            path = bare_netns("o")
+            engine.attach(request("x", nets=("wire",), netns=path))
+            run(f"umount {path}")
+            os.unlink(path)
+            assert bare_netns("o") == path
+            # A macvlan of the same mark and name: it was made for somebody else.
+            run(f"ip link add eth0 link {OLD} netns {path} group {LINK_GROUP} type macvlan")
+            assert upkeep.collect_garbage(engine)
+            assert [each.name for each in engine.containers()] == ["settled"]
+        assert "eth0" in run(f"nsenter --net={path} ip link")
 
     in_world(scenario)
 

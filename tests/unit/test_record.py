@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.law.source import SOURCE
 from tests.unit.strategies import field_types, model_records, records
 from vethwork.model.address import Address, Interface, Prefix
+from vethwork.model.container import Container
 from vethwork.model.record import Record
 from vethwork.model.text import parse_json, parse_record, spell_json, spell_record
 
@@ -222,3 +223,11 @@ def test_what_has_no_json_is_a_mistake() -> None:
         spell_json({"a": {1}})
     with pytest.raises(RecursionError):
         parse_json("[" * 100_000)
+
+
+def test_a_container_that_an_older_vethwork_recorded_is_read_with_what_it_did_not_know_yet() -> None:
+    """An upgrade in between loses no container: fields are added at the end, with a default."""
+    old = {"Container": ["5" * 32, "web", "blue", "/proc/7/ns/net", False, "cni", False]}
+    read = parse_record(json.dumps(old))
+    assert isinstance(read, Container)
+    assert (read.owner, read.handed, read.netns_cookie) == ("cni", False, 0)

@@ -70,6 +70,9 @@ class Container(Record):
 
     ``handed``: somebody else moves the links that we make into a namespace of his, and configures them. Then ``netns`` is
     where he says that it is, which we may be unable to see, or ``AWAITED`` until he does; it lives while its links do.
+
+    ``netns_cookie`` tells its namespace from another that comes to be at the same path, as when a process id is given
+    again; 0 where nobody looked, or the path is ours.
     """
 
     id: str
@@ -79,6 +82,7 @@ class Container(Record):
     pinned: bool
     owner: str = "cli"
     handed: bool = False
+    netns_cookie: int = 0
 
 
 class Endpoint(Record):
@@ -175,6 +179,11 @@ class AttachRequest(Record):
     owner: str = "cli"
     reserved: bool = False
     handed: bool = False
+
+    @property
+    def path(self) -> str:
+        """The path of the namespace that is asked for; empty where none is."""
+        return self.netns or (self.mode.target if self.mode.kind == "ns" else "")
 
 
 def parse_modes(texts: tuple[str, ...]) -> tuple[Mode, tuple[Join, ...]]:

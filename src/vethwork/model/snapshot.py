@@ -73,6 +73,7 @@ class AttachSeen(Record):
     """What an attach must know. ``networks`` in the order of the joins, ``ports`` in the order of the publishes.
 
     ``lodger`` is the container that has interfaces in the namespace that is asked for; empty if there is none.
+    ``netns_cookie`` is that of the namespace that is asked for by path.
     """
 
     networks: tuple[NetworkSeen, ...]
@@ -81,3 +82,4 @@ class AttachSeen(Record):
     pin_path: str
     existing: ContainerSeen | None = None
     lodger: str = ""
+    netns_cookie: int = 0

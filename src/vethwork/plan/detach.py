@@ -10,7 +10,7 @@ from vethwork.errors import ConflictError, NotFound
 from vethwork.model.container import Endpoint, Publication
 from vethwork.model.plan import Plan
 from vethwork.model.snapshot import ContainerSeen, NetworkSeen
-from vethwork.model.steps import AddRoute, ChangeElements, UnpinNetns
+from vethwork.model.steps import ChangeElements, UnpinNetns
 from vethwork.plan.elements import endpoint_elements
 from vethwork.plan.links import unlink_steps, unroute_steps
 from vethwork.plan.ports import close_steps, forget, port_elements
@@ -22,17 +22,20 @@ if TYPE_CHECKING:
     from vethwork.model.steps import Step
 
 
-def plan_detach(seen: ContainerSeen, cables: tuple[NetworkSeen, ...]) -> Plan:
-    """Everything a container has. ``cables`` are its p2p networks. Raises ConflictError while others share its namespace."""
+def plan_detach(seen: ContainerSeen, cables: tuple[NetworkSeen, ...], *, alive: bool = True) -> Plan:
+    """Everything a container has. ``cables`` are its p2p networks. ``alive``: its namespace is still there.
+
+    Raises ConflictError while others share it.
+    """
     container = seen.container
-    if seen.sharers:
+    if seen.sharers and alive:
         names = ", ".join(seen.sharers)
         raise ConflictError(
             f"remove {container.name}: {names} share its namespace", hint=f"remove {names} first"
         )
     steps = _closing(seen, seen.endpoints, seen.publications)
     for endpoint in seen.endpoints:
-        steps += _unlink(seen, endpoint, cables, ())
+        steps += _unlink(seen, endpoint, cables, (), alive=alive)
     if container.pinned:
         steps += (UnpinNetns(container.netns),)
     removes: tuple[Row, ...] = (*seen.publications, *seen.endpoints, container)
@@ -61,9 +64,7 @@ def plan_disconnect(
     publications = tuple([each for each in seen.publications if each.endpoint == endpoint.id])
     steps = _closing(seen, (endpoint,), publications)
     rest = tuple([each for each in seen.endpoints if each != endpoint])
-    steps += tuple(
-        [each for each in _unlink(seen, endpoint, cables, rest) if alive or not isinstance(each, AddRoute)]
-    )
+    steps += _unlink(seen, endpoint, cables, rest, alive=alive)
     return Plan("disconnect", name, steps, removes=(*publications, endpoint), forward=True)
 
 
@@ -91,9 +92,16 @@ def _closing(
 
 
 def _unlink(
-    seen: ContainerSeen, endpoint: Endpoint, cables: tuple[NetworkSeen, ...], rest: tuple[Endpoint, ...]
+    seen: ContainerSeen,
+    endpoint: Endpoint,
+    cables: tuple[NetworkSeen, ...],
+    rest: tuple[Endpoint, ...],
+    *,
+    alive: bool,
 ) -> tuple[Step, ...]:
+    """What was in a namespace that is gone went with it; at its path there may be another's by now."""
     netns = seen.container.netns
     network = next(each for each in seen.networks if each.name == endpoint.network)
     cable = next((each for each in cables if each.network.name == endpoint.network), None)
-    return (*unlink_steps(netns, endpoint, network, cable), *unroute_steps(netns, endpoint, rest))
+    steps = (*unlink_steps(netns, endpoint, network, cable), *unroute_steps(netns, endpoint, rest))
+    return tuple([step for step in steps if alive or not getattr(step, "netns", "")])

@@ -45,6 +45,7 @@ def container_of(request: AttachRequest, seen: AttachSeen) -> Container:
     kind = request.mode.kind
     pinned = False
     netns: str = ""
+    cookie = seen.netns_cookie
     if request.handed:
         netns = AWAITED
     elif kind == "host":
@@ -54,7 +55,7 @@ def container_of(request: AttachRequest, seen: AttachSeen) -> Container:
             raise RequestError(
                 f"attach {request.name}: there is no container {request.mode.target} to share with"
             )
-        netns = seen.target.netns
+        netns, cookie = seen.target.netns, seen.target.netns_cookie
     elif kind == "ns":
         netns = request.mode.target
     elif request.netns is not None:
@@ -62,7 +63,7 @@ def container_of(request: AttachRequest, seen: AttachSeen) -> Container:
     else:
         netns, pinned = seen.pin_path, True
     mode = str(request.mode) if kind != "network" else ",".join(join.network for join in request.joins)
-    return Container(request.id, request.name, mode, netns, pinned, request.owner, request.handed)
+    return Container(request.id, request.name, mode, netns, pinned, request.owner, request.handed, cookie)
 
 
 def enclose(request: AttachRequest, container: Container, links: tuple[Step, ...]) -> tuple[Step, ...]:
