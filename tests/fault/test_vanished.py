@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from errno import ENOMEM
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,11 @@ import pytest
 
 from tests.fault.world import RUN, World, bare_netns, in_world, network, our_links, pins, request, run, sql
 from vethwork import runtime, upkeep
-from vethwork.errors import BadNamespace, ConflictError, VethworkError
+from vethwork.errors import BadNamespace, ConflictError, KernelRefused, VethworkError
 from vethwork.kernel import libc
 from vethwork.model.container import Join
 from vethwork.model.names import IfName, Name
-from vethwork.model.steps import LINK_GROUP
+from vethwork.model.steps import LINK_GROUP, CreateBridge, CreateMacvlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -301,6 +302,38 @@ def sleeper() -> int:
             signal.pause()
     os.read(ready, 1)
     return pid
+
+
+def test_an_undo_leaves_what_somebody_made_in_the_place_of_ours() -> None:
+    """A link of the same name and the same mark, but not of the MAC address that we gave."""
+
+    def scenario(world: World) -> None:
+        world.settle()
+        path = bare_netns("o")
+        with world.engine() as engine:
+            engine.create_network(network("wire", driver="macvlan", device=IfName(OLD)))
+        devices = {
+            CreateBridge: ("", "vw-new", "type bridge"),
+            CreateMacvlan: (f"nsenter --net={path} ", "eth0", "type bridge"),
+        }
+
+        def replace(milestone: object) -> None:
+            if type(milestone) in devices:
+                enter, name, kind = devices[type(milestone)]  # type: ignore[index]
+                run(f"{enter}ip link del {name}")
+                run(f"{enter}ip link add {name} address 02:00:00:00:00:01 group {LINK_GROUP} {kind}")
+                raise KernelRefused("go on", ENOMEM)
+
+        with world.engine(watch=replace) as engine:
+            with pytest.raises(KernelRefused):
+                engine.create_network(network("new", device=IfName("vw-new")))
+            with pytest.raises(KernelRefused):
+                engine.attach(request("x", nets=("wire",), netns=path))
+        for enter, name, _ in devices.values():
+            assert "02:00:00:00:00:01" in run(f"{enter}ip link show {name}")
+        assert not sql("SELECT * FROM intents")
+
+    in_world(scenario)
 
 
 @pytest.mark.parametrize("what", ["unmounted", "unmounted and deleted", "another file is there"])

@@ -130,10 +130,10 @@ def test_the_base_says_nothing_and_takes_nothing_back() -> None:
 
 OPPOSITES: list[tuple[Step, tuple[Step, ...]]] = [
     (PinNetns(PIN), (UnpinNetns(PIN),)),
-    (CreateBridge("br0", MAC, 1500), (DeleteLink("", "br0"),)),
+    (CreateBridge("br0", MAC, 1500), (DeleteLink("", "br0", MAC),)),
     (CreateVeth("vw0", "br0", PIN, "eth0", MAC, 1500), (DeleteLink("", "vw0"),)),
     (CreateVeth("vwp0", "", PIN, "eth0", MAC, 1500), (DeleteLink("", "vwp0"),)),
-    (CreateMacvlan("uplink", PIN, "eth0", MAC, 1500, "bridge"), (DeleteLink(PIN, "eth0"),)),
+    (CreateMacvlan("uplink", PIN, "eth0", MAC, 1500, "bridge"), (DeleteLink(PIN, "eth0", MAC),)),
     (CreateIfb("vi0", 1500), (DeleteLink("", "vi0"),)),
     (AddRoute(PIN, "eth0", SOMEWHERE, None, 7, "prohibit"), (DeleteRoute(PIN, SOMEWHERE, 7, "prohibit"),)),
     (MoveLink("", "vwp0", OTHER_MAC, PIN, "eth0", MAC), (MoveLink(PIN, "eth0", MAC, "", "vwp0", OTHER_MAC),)),

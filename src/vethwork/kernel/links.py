@@ -158,7 +158,7 @@ class RouteDoor:
     def delete(self, step: DeleteLink) -> None:
         """Do it at once. A link that is gone is fine; one that is not ours stays."""
         link = self.link(step.ifname)
-        if link is None or link.group not in (LINK_GROUP, RETIRED_GROUP):
+        if link is None or link.group not in (LINK_GROUP, RETIRED_GROUP) or step.mac not in (None, link.mac):
             return
         try:
             self._socket.ask(rtnetlink.delete_link(link.index), f"delete link {step.ifname}")

@@ -98,7 +98,7 @@ class CreateBridge(Step):
         )
 
     def undo(self) -> tuple[Step, ...]:
-        return (DeleteLink("", self.ifname),)
+        return (DeleteLink("", self.ifname, self.mac),)
 
 
 class CreateVeth(Step):
@@ -146,10 +146,14 @@ class MoveLink(Step):
 
 
 class DeleteLink(Step):
-    """Delete a link (with a veth, its peer too). One that is gone already is fine; one without our mark is not touched."""
+    """Delete a link (with a veth, its peer too). One that is gone already is fine; one without our mark is not touched.
+
+    Nor is one that has another MAC address than ``mac``, if that is known: somebody made it in the place of ours.
+    """
 
     netns: str
     ifname: str
+    mac: Mac | None = None
 
     def describe(self) -> tuple[str, ...]:
         return (ip_in(self.netns, f"link del {self.ifname}"),)
@@ -171,7 +175,7 @@ class CreateMacvlan(Step):
         return (f"{made} netns {quoted(self.netns)} type macvlan mode {self.mode}",)
 
     def undo(self) -> tuple[Step, ...]:
-        return (DeleteLink(self.netns, self.ifname),)
+        return (DeleteLink(self.netns, self.ifname, self.mac),)
 
 
 class SetLinkUp(Step):
