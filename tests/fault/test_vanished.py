@@ -14,8 +14,10 @@ from tests.fault.world import RUN, World, bare_netns, in_world, network, our_lin
 from vethwork import runtime, upkeep
 from vethwork.errors import BadNamespace, ConflictError, KernelRefused, VethworkError
 from vethwork.kernel import libc
+from vethwork.model.address import Prefix
 from vethwork.model.container import Join
 from vethwork.model.names import IfName, Name
+from vethwork.model.network import Way
 from vethwork.model.steps import LINK_GROUP, CreateBridge, CreateMacvlan
 
 if TYPE_CHECKING:
@@ -401,5 +403,39 @@ def test_what_is_not_ours_is_not_touched() -> None:
         assert not world.seen().against(before)
         assert "theirs" in run("nft list tables")
         assert os.path.exists(path)
+
+    in_world(scenario)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_route_that_a_namespace_had_is_neither_replaced_nor_deleted(version: int) -> None:
+    gateway, prefix = {4: ("192.0.2.1", "10.99.0.0/16"), 6: ("fd99::1", "fd98::/64")}[version]
+
+    def scenario(world: World) -> None:
+        world.settle()
+        path = bare_netns("theirs")
+        enter = f"nsenter --net={path} "
+        run(f"{enter}ip link add their0 type bridge")
+        run(f"{enter}ip addr add {gateway[:-1]}9/{24 if version == 4 else 64} dev their0")
+        run(f"{enter}ip link set their0 up")
+        run(f"{enter}ip route add default via {gateway} dev their0")
+        run(f"{enter}ip route add blackhole {prefix} metric 7 proto static")
+        before = run(f"{enter}ip -{version} route"), world.seen()
+        nowhere = Way(Prefix.parse(prefix), None, 7, "blackhole")
+        wish = request("x", "81:80", nets=("old",), ip="10.9.0.9", netns=path)
+        with world.engine() as engine:
+            with pytest.raises(KernelRefused, match=r"add route default via .*EEXIST.*delete it first"):
+                engine.attach(wish)
+            join = wish.joins[0].replace(ways=(nowhere,), default_route=False)
+            with pytest.raises(KernelRefused, match=r"add route .* blackhole: EEXIST.*delete it first"):
+                engine.attach(wish.replace(joins=(join,)))
+            assert (run(f"{enter}ip -{version} route"), world.seen()) == before
+            run(f"{enter}ip -{version} route del default")
+            run(f"{enter}ip -{version} route del blackhole {prefix} metric 7")
+            engine.attach(wish.replace(joins=(wish.joins[0].replace(ways=(nowhere,)),)))
+            run(f"{enter}ip route add blackhole {prefix} metric 8")
+            engine.detach("x")
+            assert "metric 7" not in run(f"{enter}ip -{version} route")
+            assert "metric 8" in run(f"{enter}ip -{version} route")
 
     in_world(scenario)

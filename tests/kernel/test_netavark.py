@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.podman import CONTAINER, Document, Heard, call, container, info, joined, mapped, network_id, newest
+from vethwork.model.steps import ROUTE_MARK
 from vethwork.testing.lab import Lab
 from vethwork.testing.machine import SOURCE
 
@@ -113,7 +114,7 @@ def routes(machine: Machine, version: int = 4) -> list[tuple[Any, ...]]:
     return sorted(
         (each["dst"], each.get("gateway"), each.get("metric", 0), each.get("type", "unicast"))
         for each in listed
-        if each.get("protocol") == "static"
+        if each.get("protocol") in ("static", str(ROUTE_MARK))
     )
 
 

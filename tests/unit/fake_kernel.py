@@ -264,7 +264,7 @@ class FakeKernel:
         link.addresses |= {step.interface}
 
     def add_route(self, step: do.AddRoute) -> None:
-        """One to the same place of the same metric is replaced; the gateway must be on a link that is up."""
+        """One to the same place of the same metric is refused, or replaced; the gateway must be on a link that is up."""
         self._links(step.netns, step)
         number = 0
         if step.kind == "unicast":
@@ -276,6 +276,9 @@ class FakeKernel:
         assert step.prefix is not None or step.gateway is not None
         to = step.prefix or (step.gateway.version if step.gateway is not None else 0)
         kept = [each for each in self.routes[step.netns] if each[:2] != (to, step.metric)]
+        held = [each for each in self.routes[step.netns] if each not in kept]
+        if not step.instead and any(each[3] != number for each in held):
+            raise Refused(EEXIST, step)
         self.routes[step.netns] = frozenset([*kept, (to, step.metric, step.kind, number, step.gateway)])
 
     def delete_route(self, step: do.DeleteRoute) -> None:

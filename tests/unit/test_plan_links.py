@@ -105,6 +105,19 @@ ENDPOINTS = some.lists(
 )
 
 
+def test_a_route_takes_the_place_of_our_own_and_of_no_other() -> None:
+    old, new = (
+        endpoint(1, "10.0.0.1"),
+        endpoint(0, "10.1.0.1"),
+    )  # the numbers of endpoints begin anew after 256
+    (first,), (second,) = route_steps(NETNS, old, ()), route_steps(NETNS, new, (old,))
+    assert isinstance(first, AddRoute)
+    assert isinstance(second, AddRoute)
+    assert (first.instead, second.instead) == ("", old.ifname)
+    assert " route add default" in first.describe()[0]
+    assert " route replace default" in second.describe()[0]
+
+
 @given(made=ENDPOINTS, gone=some.integers(0, 4))
 def test_what_is_there_is_what_would_be_there_anew(
     made: list[tuple[list[str], int, bool]], gone: int

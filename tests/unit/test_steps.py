@@ -203,6 +203,7 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "ifb": IFNAMES,
     "rate": st.builds(Rate, st.integers(8, 1 << 62), st.integers(1514, 1 << 32)),
     "value": st.sampled_from("012"),
+    "instead": IFNAMES | st.just(""),
     "before": st.sampled_from(["", "0", "1"]),
     "protocol": st.sampled_from(sorted(PROTOCOLS)),
     "host_ip": addresses() | st.none(),

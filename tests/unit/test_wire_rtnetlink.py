@@ -15,8 +15,17 @@ from hypothesis import strategies as st
 
 from tests.unit.strategies import IFNAMES, MACS, addresses, interfaces, prefixes
 from vethwork.model.address import Address, Interface, Mac, Prefix
-from vethwork.model.steps import LINK_GROUP
-from vethwork.wire.netlink import Message, attribute, attributes, u8, u32
+from vethwork.model.steps import LINK_GROUP, ROUTE_MARK
+from vethwork.wire.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    Message,
+    attribute,
+    attributes,
+    u8,
+    u32,
+)
 from vethwork.wire.rtnetlink import (
     AF_BRIDGE,
     AF_INET,
@@ -65,6 +74,7 @@ from vethwork.wire.rtnetlink import (
     new_route,
     new_veth,
     parse_address,
+    parse_held,
     parse_link,
     parse_route,
 )
@@ -215,6 +225,26 @@ def test_a_route_that_leads_nowhere_is_deleted_as_it_was_added(
     assert (RTA_OIF in attributes(added.body, 12)) is False
 
 
+@given(INDEXES, prefixes(), addresses(4), st.integers(0, 2000), st.booleans())
+def test_a_route_that_is_asked_for_stands_where_the_kernel_says_it_stands(
+    index: int, prefix: Prefix, gateway: Address, metric: int, near: bool
+) -> None:
+    near |= prefix.version == 6
+    asked = parse_held(new_route(index, prefix, None if near else gateway, metric).body)
+    told = metric or (1024 if prefix.version == 6 else 0)
+    answer = u32(RTA_PRIORITY, told) + u32(RTA_OIF, index) + attribute(RTA_DST, prefix.address.packed)
+    family = AF_INET if prefix.version == 4 else AF_INET6
+    assert asked == parse_held(route_body(family, prefix.length, 1, answer))
+    assert asked != parse_held(route_body(family, prefix.length, 1, answer + u32(RTA_PRIORITY, told + 1)))
+    nowhere = parse_held(new_route(0, prefix, None, metric, "blackhole").body)
+    assert (nowhere.place, nowhere.owner) == (asked.place, -ROUTE_MARK)
+
+
+def test_a_route_takes_a_place_only_where_it_is_told_to() -> None:
+    flags = [new_route(1, None, Address(4, 1), 0, replaces=each).flags for each in (False, True)]
+    assert flags == [NLM_F_CREATE | NLM_F_EXCL, NLM_F_CREATE | NLM_F_REPLACE]
+
+
 def route_body(family: int, length: int, kind: int, *parts: bytes) -> bytes:
     """A route as the kernel tells it."""
     return pack("=BBBBBBBBI", family, length, 0, 0, 254, 4, 0, kind, 0) + b"".join(parts)
@@ -235,6 +265,7 @@ def address_body(length: int, *parts: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("reader", "body", "why"),
     [
+        (parse_held, b"", "cut short"),
         (parse_route, route_body(AF_INET, 33, 1), "a prefix length of 33 for 0.0.0.0"),
         (parse_route, route_body(AF_INET6, 129, 1), "a prefix length of 129 for ::"),
         (parse_route, route_body(AF_INET, 24, 1, attribute(RTA_DST, bytes(5))), "an address of 5 bytes"),

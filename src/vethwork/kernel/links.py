@@ -29,6 +29,7 @@ from vethwork.model.steps import (
     SetLinkUp,
 )
 from vethwork.wire import rtnetlink
+from vethwork.wire.netlink import NLM_F_CREATE, NLM_F_REPLACE
 from vethwork.wire.rtnetlink import Link
 
 TYPE_CHECKING = False
@@ -68,7 +69,27 @@ class RouteDoor:
         """Send what waits. Raises KernelRefused for the first request that was refused."""
         if self._queue:
             waiting, self._queue = self._queue, []
-            self._socket.transact(waiting)
+            try:
+                self._socket.transact(waiting)
+            except KernelRefused as refused:
+                if refused.errno != EEXIST:
+                    raise
+                for message, doing in waiting:  # whatever waits may be done twice
+                    self._do_again(message, doing)
+
+    def _do_again(self, message: Message, doing: str) -> None:
+        """Do a request of which a route was perhaps there already; by our own link, that is fine."""
+        try:
+            self._socket.ask(message, doing)
+        except KernelRefused as refused:
+            if refused.errno != EEXIST or message.type != rtnetlink.RTM_NEWROUTE:
+                raise
+            ours = rtnetlink.parse_held(message.body)
+            held = [rtnetlink.parse_held(body) for body in self._socket.dump(rtnetlink.get_routes(), doing)]
+            if any(each.place == ours.place and each.owner != ours.owner for each in held):
+                hint = "the namespace has another route there, which is not ours to replace: delete it first"
+                raise KernelRefused(doing, EEXIST, hint=hint) from refused
+            self._socket.ask(message.replace(flags=NLM_F_CREATE | NLM_F_REPLACE), doing)
 
     def link(self, ifname: str) -> Link | None:
         """Look a link up by name."""
@@ -219,7 +240,8 @@ class RouteDoor:
     def add_route(self, step: AddRoute) -> None:
         """Queue it."""
         index = self.index(step.ifname) if step.kind == "unicast" else 0
-        message = rtnetlink.new_route(index, step.prefix, step.gateway, step.metric, step.kind)
+        to = step.prefix, step.gateway, step.metric, step.kind
+        message = rtnetlink.new_route(index, *to, replaces=bool(step.instead))
         way = f"via {step.gateway}" if step.gateway is not None else f"on {step.ifname}"
         self.queue(
             message, f"add route {step.prefix or 'default'} {way if step.kind == 'unicast' else step.kind}"

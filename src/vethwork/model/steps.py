@@ -17,6 +17,8 @@ LINK_GROUP = 0x76657468
 RETIRED_GROUP = LINK_GROUP + 1
 """The group of those that are down for ever, and will be deleted together."""
 
+ROUTE_MARK = 0x76
+"""The routing protocol ("v" in ASCII) of our routes that lead nowhere, and so carry the mark of no link."""
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-")
 
@@ -205,7 +207,8 @@ class AddAddress(Step):
 class AddRoute(Step):
     """Add a route; ``prefix`` None is the default route. ``gateway`` None: what is there is on the link itself.
 
-    ``metric`` 0 is the kernel's own choice. A ``kind`` other than ``unicast`` leads nowhere, by no link.
+    ``metric`` 0 is the kernel's own choice. A ``kind`` other than ``unicast`` leads nowhere, by no link. ``instead`` is the
+    interface whose route it takes the place of; any other's is refused.
     """
 
     netns: str
@@ -214,14 +217,16 @@ class AddRoute(Step):
     gateway: Address | None
     metric: int = 0
     kind: str = "unicast"
+    instead: str = ""
 
     def describe(self) -> tuple[str, ...]:
+        add = f"route {'replace' if self.instead else 'add'}"
         metric = f" metric {self.metric}" if self.metric else ""
         to = f"{self.prefix or 'default'}"
         if self.kind != "unicast":
-            return (ip_in(self.netns, f"route replace {self.kind} {to} proto static{metric}"),)
+            return (ip_in(self.netns, f"{add} {self.kind} {to} proto {ROUTE_MARK}{metric}"),)
         via = f" via {self.gateway}" if self.gateway else ""
-        return (ip_in(self.netns, f"route replace {to}{via} dev {self.ifname} proto static{metric}"),)
+        return (ip_in(self.netns, f"{add} {to}{via} dev {self.ifname} proto static{metric}"),)
 
     def undo(self) -> tuple[Step, ...]:
         if self.kind == "unicast" or self.prefix is None:
@@ -230,7 +235,7 @@ class AddRoute(Step):
 
 
 class DeleteRoute(Step):
-    """Delete a route that leads nowhere, and so does not go with a link. One that is gone already is fine."""
+    """Delete a route of ours that leads nowhere, and so does not go with a link. One that is gone already is fine."""
 
     netns: str
     prefix: Prefix
@@ -239,7 +244,8 @@ class DeleteRoute(Step):
 
     def describe(self) -> tuple[str, ...]:
         metric = f" metric {self.metric}" if self.metric else ""
-        return (ip_in(self.netns, f"route del {self.kind} {self.prefix}{metric} 2>/dev/null || true"),)
+        route = f"{self.kind} {self.prefix} proto {ROUTE_MARK}{metric}"
+        return (ip_in(self.netns, f"route del {route} 2>/dev/null || true"),)
 
 
 class JoinBridge(Step):

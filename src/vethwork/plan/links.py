@@ -92,11 +92,17 @@ def _interface_steps(netns: str, endpoint: Endpoint) -> tuple[Step, ...]:
 
 def routes_of(netns: str, endpoints: Iterable[Endpoint]) -> tuple[AddRoute, ...]:
     """The routes that a container with these endpoints has: where several want one to the same place, the oldest's."""
+    return tuple(_places(netns, endpoints).values())
+
+
+def _places(
+    netns: str, endpoints: Iterable[Endpoint]
+) -> dict[tuple[tuple[Prefix | None, int], int], AddRoute]:
     found: dict[tuple[tuple[Prefix | None, int], int], AddRoute] = {}
     for endpoint in sorted(endpoints, key=lambda each: each.id):  # which is the order in which they were made
         for way in (*endpoint.defaults, *endpoint.ways):
             found.setdefault((_destination(way), way.metric), _route(netns, endpoint, way))
-    return tuple(found.values())
+    return found
 
 
 def _destination(way: Way) -> tuple[Prefix | None, int]:
@@ -108,8 +114,14 @@ def _destination(way: Way) -> tuple[Prefix | None, int]:
 
 def route_steps(netns: str, endpoint: Endpoint, have: tuple[Endpoint, ...]) -> tuple[Step, ...]:
     """The routes that come with an endpoint."""
-    before = routes_of(netns, have)
-    return tuple([step for step in routes_of(netns, (*have, endpoint)) if step not in before])
+    before, after = _places(netns, have), _places(netns, (*have, endpoint))
+    return tuple(
+        [
+            step.replace(instead=before[place].ifname if place in before else "")
+            for place, step in after.items()
+            if before.get(place) != step
+        ]
+    )
 
 
 def _route(netns: str, endpoint: Endpoint, way: Way) -> AddRoute:

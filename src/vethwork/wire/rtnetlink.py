@@ -13,7 +13,7 @@ from sys import byteorder
 
 from vethwork.model.address import BITS, Address, Interface, Mac, Prefix
 from vethwork.model.record import Record
-from vethwork.model.steps import LINK_GROUP, RETIRED_GROUP
+from vethwork.model.steps import LINK_GROUP, RETIRED_GROUP, ROUTE_MARK
 from vethwork.wire.netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -43,6 +43,7 @@ IFF_UP = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NODAD = 1, 2, 4, 8, 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
 RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST = 254, 4, 1
+IP6_RT_PRIO_USER = 1024  # the metric of an IPv6 route that names none, include/uapi/linux/ipv6_route.h
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 ROUTE_KINDS = {"unicast": RTN_UNICAST, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 
@@ -72,6 +73,16 @@ class Route(Record):
     prefix: Prefix
     oif: int
     gateway: Address | None
+
+
+class Held(Record):
+    """Who holds a place in the routing tables: ``place`` is where, ``owner`` the index of the link that a route leads by.
+
+    A route that leads nowhere has no link, and its protocol tells whose it is; ``owner`` is that number, negative.
+    """
+
+    place: tuple[int, ...]
+    owner: int
 
 
 def _kind(name: str, *data: bytes) -> bytes:
@@ -216,9 +227,15 @@ def parse_address(body: bytes) -> tuple[int, Interface]:
 
 
 def new_route(
-    index: int, prefix: Prefix | None, gateway: Address | None, metric: int, kind: str = "unicast"
+    index: int,
+    prefix: Prefix | None,
+    gateway: Address | None,
+    metric: int,
+    kind: str = "unicast",
+    *,
+    replaces: bool = False,
 ) -> Message:
-    """Add a route to the main table; one that is there already is fine. ``index`` 0: by no link."""
+    """Add a route to the main table, or put it in another's place. ``index`` 0: by no link."""
     body = _route(prefix, gateway, kind)
     if gateway is not None:
         body += attribute(RTA_GATEWAY, gateway.packed)
@@ -226,7 +243,7 @@ def new_route(
         body += u32(RTA_OIF, index)
     if metric:
         body += u32(RTA_PRIORITY, metric)
-    return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body)
+    return Message(RTM_NEWROUTE, NLM_F_CREATE | (NLM_F_REPLACE if replaces else NLM_F_EXCL), body)
 
 
 def delete_route(prefix: Prefix, metric: int, kind: str) -> Message:
@@ -240,9 +257,8 @@ def _route(prefix: Prefix | None, gateway: Address | None, kind: str) -> bytes:
     near = gateway is None and version == 4 and kind == "unicast"
     scope = RT_SCOPE_LINK if near else RT_SCOPE_UNIVERSE
     length = prefix.length if prefix is not None else 0
-    head = _RTMSG.pack(
-        FAMILY[version], length, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, ROUTE_KINDS[kind], 0
-    )
+    protocol = RTPROT_STATIC if kind == "unicast" else ROUTE_MARK
+    head = _RTMSG.pack(FAMILY[version], length, 0, 0, RT_TABLE_MAIN, protocol, scope, ROUTE_KINDS[kind], 0)
     return head + (attribute(RTA_DST, prefix.address.packed) if prefix is not None and length else b"")
 
 
@@ -262,6 +278,18 @@ def parse_route(body: bytes) -> Route | None:
     zero = bytes(4 if family == AF_INET else 16)
     gateway = _address(found[RTA_GATEWAY]) if RTA_GATEWAY in found else None
     return Route(_interface(found.get(RTA_DST, zero), length).prefix, _number(found.get(RTA_OIF)), gateway)
+
+
+def parse_held(body: bytes) -> Held:
+    """Read where a route stands, and whose it is; of a request as of an answer. Raises ValueError if it is cut short."""
+    if len(body) < _RTMSG.size:
+        raise ValueError("route message is cut short")
+    family, length, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(body)
+    found = attributes(body, _RTMSG.size)
+    metric = _number(found.get(RTA_PRIORITY)) or (IP6_RT_PRIO_USER if family == AF_INET6 else 0)
+    to = int.from_bytes(found.get(RTA_DST, b""), "big")
+    owner = _number(found.get(RTA_OIF)) if kind == RTN_UNICAST else -protocol
+    return Held((family, table, to, length, metric), owner)
 
 
 def _address(packed: bytes) -> Address:
