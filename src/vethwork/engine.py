@@ -216,6 +216,8 @@ class Engine:
             held |= {lodger.name for lodger in self.store.containers_in(request.path)}
         for join in request.joins:
             held |= {self.store.leases.holder(join.network, address) for address in join.addresses}
+            if join.mac is not None:
+                held.add(self.store.leases.holder(join.network, join.mac))
         for publish in request.publishes:
             near = self.store.publications_near(publish) if publish.host_port else ()
             held |= {other.container for other in near if publish.overlaps(other.publish)}

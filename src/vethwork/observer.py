@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from vethwork.errors import NotFound
 from vethwork.kernel import ports
+from vethwork.model.address import Mac
 from vethwork.model.container import AttachRequest, Join
 from vethwork.model.network import Network
 from vethwork.model.ports import Publish
@@ -19,7 +20,6 @@ from vethwork.store.leases import PROMISED
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vethwork.kernel.apply import Kernel
-    from vethwork.model.address import Mac
     from vethwork.model.container import Container
     from vethwork.store.database import Store
 
@@ -82,11 +82,17 @@ class Observer:
             )
             for subnet in network.subnets
         ]
+        wanted = (
+            {join.mac}
+            if join.mac is not None
+            else {Mac.of(each) for each in (*join.addresses, *free) if each}
+        )
+        macs = tuple([(mac, store.leases.holder(network.name, mac)) for mac in wanted])
         if network.driver != "p2p":
             ends = self._there(join.host_ifname or "")
             parent = self._parent_mac(network)
-            return NetworkSeen(network, tuple(free), tuple(holders), (), ends, (), parent)
-        return self._cable(network).replace(free=tuple(free), leased=tuple(holders))
+            return NetworkSeen(network, tuple(free), tuple(holders), (), ends, (), parent, macs)
+        return self._cable(network).replace(free=tuple(free), leased=tuple(holders), macs=macs)
 
     def _parent_mac(self, network: Network) -> Mac | None:
         parent = self._kernel.door("").link(network.device) if network.driver == "macvlan" else None

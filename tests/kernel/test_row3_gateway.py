@@ -110,3 +110,29 @@ def test_the_network_goes_and_nothing_is_left(stage: Stage) -> None:
     stage.do("network", "rm", "blue")
     assert links(stage.host) == before
     assert stage.elements("bridges") == []
+
+
+def test_a_mac_address_has_one_holder_on_a_network(stage: Stage) -> None:
+    """The holder is named; elsewhere it is free, and so it is when its holder has gone."""
+    mac, blue = "02:00:00:00:00:07", ("--net", "blue")
+    stage.network("blue")
+    stage.network("red")
+    one = stage.attach("one", *blue, "--mac-address", mac)
+    assert links(one)["eth0"]["address"] == mac
+    other = stage.bare("other")
+    asked = ("attach", "other", "--netns", other.path, *blue, "--mac-address")
+    assert f"MAC address {mac}: is held by container one" in stage.refused(*asked, mac).err
+    gateway = str(stage.host.mac(stage.device("blue")))
+    assert f"{gateway}: is held by the bridge of network blue" in stage.refused(*asked, gateway).err
+    assert list(links(other)) == ["lo"]
+    stage.attach("elsewhere", "--net", "red", "--mac-address", mac)
+    stage.do("detach", "one")
+    stage.do(*asked, mac)
+    assert pings(other, stage.gateway("blue", 4))
+
+
+def test_two_ipv6_addresses_that_end_alike_get_two_mac_addresses(stage: Stage) -> None:
+    stage.do("network", "create", "six", "--subnet", "fd00:6::/64")
+    found = [stage.attach(f"c{n}", "--net", "six", "--ip6", f"fd00:6::{n}:0:7") for n in (1, 2)]
+    assert len({str(each.mac()) for each in found}) == 2
+    assert pings(found[0], "fd00:6::2:0:7")

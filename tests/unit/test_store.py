@@ -49,7 +49,14 @@ def endpoint(number: int, *texts: str, **fields: object) -> Endpoint:
     """An endpoint of a container of its own."""
     found = tuple(Interface.parse(text) for text in texts)
     made = Endpoint(
-        f"{number:012x}", Name(f"c{number}"), Name("web"), IfName("eth0"), f"vw{number}", Mac(2), found, ()
+        f"{number:012x}",
+        Name(f"c{number}"),
+        Name("web"),
+        IfName("eth0"),
+        f"vw{number}",
+        Mac(0x02 << 40 | number),
+        found,
+        (),
     )
     return made.replace(**fields)
 
@@ -167,6 +174,7 @@ TAKEN: list[tuple[Row, Row]] = [
     (endpoint(1, "fd00::2/64"), endpoint(2, "10.0.0.2/20", "fd00::2/64")),
     (endpoint(1, "10.0.0.2/20"), endpoint(2, "10.0.0.3/20", container=Name("c1"))),
     (endpoint(1, "10.0.0.2/20"), endpoint(2, "10.0.0.3/20", host_ifname="vw1")),
+    (endpoint(1, "10.0.0.2/20"), endpoint(2, "10.0.0.3/20", mac=Mac(0x02 << 40 | 1))),
     (publication("80:80"), publication("80:81", "d")),
     (publication("127.0.0.1:80-81:80-81/udp"), publication("127.0.0.1:80-81:80-81/udp", "d")),
 ]

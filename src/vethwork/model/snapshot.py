@@ -36,7 +36,7 @@ class NetworkSeen(Record):
     """A network and who is on it. ``free``: for each subnet, an address that nobody has (None: it is full).
 
     ``host_ends`` are the links that the join would make or take on the host and that are there already. ``parent_mac`` is
-    that of the link that a macvlan sits on.
+    that of the link that a macvlan sits on. ``macs`` are MAC addresses that the join may want, and who holds them.
     """
 
     network: Network
@@ -46,6 +46,7 @@ class NetworkSeen(Record):
     host_ends: tuple[str, ...]
     netns: tuple[tuple[str, str], ...]
     parent_mac: Mac | None = None
+    macs: tuple[tuple[Mac, str], ...] = ()
 
 
 class PortSeen(Record):

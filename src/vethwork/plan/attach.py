@@ -18,7 +18,7 @@ from vethwork.model.snapshot import AttachSeen, ContainerSeen, NetworkSeen
 from vethwork.model.steps import ChangeElements
 from vethwork.plan.addresses import check_static
 from vethwork.plan.elements import endpoint_elements
-from vethwork.plan.links import bridge_steps, check_ends, check_way, link_steps, routes_of
+from vethwork.plan.links import bridge_mac, bridge_steps, check_ends, check_way, link_steps, routes_of
 from vethwork.plan.modes import check_mode, container_of, enclose
 from vethwork.plan.ports import forget_stale, open_steps, port_elements, publications_of
 
@@ -219,14 +219,21 @@ def _bandwidth(join: Join, network: Network) -> Bandwidth | None:
 
 
 def _mac(join: Join, seen: NetworkSeen, addresses: tuple[Interface, ...], endpoint_id: str) -> Mac:
-    """A macvlan in passthru mode has the MAC address of the link it sits on."""
+    """A macvlan in passthru mode has the MAC address of the link it sits on. Raises ConflictError where it is held."""
+    holders = dict(seen.macs)
     if join.mac is not None:
+        holder = f"container {holders[join.mac]}" if holders.get(join.mac) else ""
+        if seen.network.managed and join.mac == bridge_mac(seen.network):
+            holder = f"the bridge of network {seen.network.name}"
+        if holder:
+            raise ConflictError(f"MAC address {join.mac}: is held by {holder}")
         return join.mac
     if seen.network.mode == "passthru" and seen.parent_mac is not None:
         return seen.parent_mac
-    if addresses:
-        return Mac.of(addresses[0].address)
-    return Mac(0x0279 << 32 | crc32(endpoint_id.encode()))
+    mac = Mac.of(addresses[0].address) if addresses else None
+    if mac is None or holders.get(mac):  # two IPv6 addresses may end alike
+        return Mac(0x0279 << 32 | crc32(endpoint_id.encode()))
+    return mac
 
 
 def _number(container: Container, have: tuple[Endpoint, ...]) -> int:

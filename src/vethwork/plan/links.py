@@ -176,6 +176,11 @@ def _cable_steps(container: Container, endpoint: Endpoint, seen: NetworkSeen) ->
     return (*steps, *_interface_steps(netns, endpoint))
 
 
+def bridge_mac(network: Network) -> Mac:
+    """The MAC address of a bridge that we make, and so of its gateway."""
+    return Mac(0x0277 << 32 | int(network.id[:8], 16))
+
+
 def parked_mac(network: Network) -> Mac:
     """The MAC address of a cable's end while it is parked on the host."""
     return Mac(0x0278 << 32 | int(network.id[:8], 16))

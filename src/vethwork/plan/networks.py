@@ -7,7 +7,7 @@ closed (nobody's port speaks, nothing is forwarded) until the elements at the en
 from __future__ import annotations
 
 from vethwork.errors import ConflictError, NotFound, RequestError
-from vethwork.model.address import BITS, Address, Interface, Mac, Prefix
+from vethwork.model.address import BITS, Address, Interface, Prefix
 from vethwork.model.names import IfName
 from vethwork.model.network import (
     DRIVERS,
@@ -31,7 +31,7 @@ from vethwork.model.steps import (
 )
 from vethwork.plan.addresses import POOL_LENGTH, find_subnet, local_prefix, usable
 from vethwork.plan.elements import forwarding_elements, network_elements, peer_elements
-from vethwork.plan.links import check_way
+from vethwork.plan.links import bridge_mac, check_way
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -203,8 +203,7 @@ def _host_steps(
         return ()
     steps: list[Step] = []
     if make:
-        mac = Mac(0x0277 << 32 | int(network.id[:8], 16))
-        steps.append(CreateBridge(network.device, mac, network.mtu))
+        steps.append(CreateBridge(network.device, bridge_mac(network), network.mtu))
     steps += _bridge_sysctls(network, seen)
     for subnet in network.subnets:
         if subnet.gateway is not None:

@@ -1,5 +1,8 @@
 """Leases: who holds an address of a network, and what is promised before there is an endpoint.
 
+A MAC address is held as an IP address is: two of them on one bridge would take each other's frames. It is told from the
+others by its length.
+
 Some runtimes (Docker) ask for a subnet before they make its network, and for an address before they make its endpoint. Both
 are rows among the leases, so that nobody else is given them: a pool as its prefix, under a name that no network can have; an
 address with PROMISED in place of its endpoint. They are void after a reboot, like all leases; by then a pool is a subnet
@@ -16,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from vethwork.model.address import Mac
     from vethwork.model.container import Endpoint
     from vethwork.store.database import Store
 
@@ -32,7 +36,7 @@ class Leases:
 
     # What is held.
 
-    def holder(self, network: str, address: Address) -> str:
+    def holder(self, network: str, address: Address | Mac) -> str:
         """The name of the container that holds an address, or PROMISED; empty if nobody does."""
         rows = self._all(
             "SELECT coalesce(container, endpoint) FROM leases LEFT JOIN endpoints ON endpoint = id"
@@ -44,7 +48,7 @@ class Leases:
 
     def taken(self, network: str, first: Address, last: Address) -> Iterator[Address]:
         """The addresses on lease from ``first`` to ``last``, in order, as far as they are asked for."""
-        # Without the last, every IPv6 address would be looked at behind the last of IPv4.
+        # Without the last, every IPv6 address would be looked at behind the last of IPv4, and MAC addresses in between.
         rows = self._do(
             "SELECT address FROM leases WHERE network = ? AND address BETWEEN ? AND ? AND length(address) = ?"
             " ORDER BY address",
@@ -63,6 +67,7 @@ class Leases:
         for interface in row.addresses:
             self.break_promise(row.network, interface.address)
             self._give(row.network, interface.address, row.id)
+        self._do("INSERT INTO leases VALUES (?, ?, ?)", (row.network, row.mac.packed, row.id))
 
     def _give(self, network: str, address: Address, holder: str) -> None:
         self._do("INSERT INTO leases VALUES (?, ?, ?)", (network, address.packed, holder))
