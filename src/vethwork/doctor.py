@@ -110,8 +110,6 @@ def _ruleset(engine: Engine, _: HostSeen) -> Iterator[Finding]:
         yield Finding(
             PROBLEM, "ruleset", f"the table belongs to another engine: {comment}", "set VETHWORK_ROOT to that"
         )
-    elif not engine.networks():
-        yield Finding(OK, "ruleset", "not there: there are no networks")
     elif ruleset_differs(engine):
         yield Finding(
             PROBLEM,
@@ -119,6 +117,8 @@ def _ruleset(engine: Engine, _: HostSeen) -> Iterator[Finding]:
             "is not what the records say: somebody flushed or changed it",
             "vethwork restore",
         )
+    elif not engine.networks():
+        yield Finding(OK, "ruleset", "empty: there are no networks")
     else:
         yield Finding(
             OK,

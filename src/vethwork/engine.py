@@ -355,7 +355,7 @@ class Engine:
         network_id = request.id or new_id()
         with self.execution().begin(exclusive=True) as execution:
             execution.check_owner()
-            seen = see_host(self.kernel)
+            seen = self.see_host()
             promised = [pool for pool in self.store.leases.pools() if pool not in request.subnets]
             seen = seen.replace(taken=(*seen.taken, *promised))
             execution.carry_out(lambda: plan_create_network(request, network_id, seen, self.store.networks()))
@@ -415,8 +415,13 @@ class Engine:
         with self.execution().begin(exclusive=True) as execution:
             execution.check_owner()
             network = self.network(name)
-            seen = see_host(self.kernel)
+            seen = self.see_host()
             execution.carry_out(self.restoration(network, seen))
+
+    def see_host(self) -> HostSeen:
+        """The host as it is, and what is on record of what we did to it."""
+        guarded = tuple([each.version for each in self.store.forwarding()])
+        return see_host(self.kernel).replace(guarded=guarded)
 
     def restoration(self, network: Network, seen: HostSeen) -> Callable[[], Plan]:
         """What brings the host's side of a network back, to be planned in the transaction that puts it on record."""

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 from zlib import crc32
 
-from vethwork.errors import ConflictError, Incomplete, StateError, VethworkError
+from vethwork.errors import ConflictError, Incomplete, KernelRefused, StateError, VethworkError
+from vethwork.kernel.observe import forwarded
+from vethwork.model.network import Forwarding
 from vethwork.model.plan import is_worldly
 from vethwork.model.steps import ChangeElements, DeleteLink, ForgetFlows, LoadRuleset, UnpinNetns
 from vethwork.plan.elements import all_elements
-from vethwork.plan.ruleset import TABLES
+from vethwork.plan.ruleset import INET, TABLES
 from vethwork.store.locks import Locks
 
 TYPE_CHECKING = False
@@ -286,9 +288,26 @@ class Execution:
             self._share_world()
 
     def ruleset_step(self) -> LoadRuleset:
-        """The step that makes the ruleset what the records say."""
+        """The step that makes the ruleset what the records say; not within a transaction."""
+        self._adopt_guards()
         tables = tuple([table.replace(comment=self._mark) for table in TABLES])
         return LoadRuleset(tables, recorded_elements(self._store))
+
+    def _adopt_guards(self) -> None:
+        """Put on record what our ruleset guards and no record knows: the state file was lost.
+
+        While the host forwards, which it does because we turned it on, the guard is ours to keep.
+        """
+        try:
+            held = {element.key[0] for element in self._kernel.nft.elements(INET, "guarded")}
+        except KernelRefused:
+            return  # there is no such set, or no such table
+        known = {each.version for each in self._store.forwarding()}
+        lost = [each for each in forwarded() if f"ipv{each}" in held and each not in known]
+        if lost:
+            with self._store.transaction():
+                for version in lost:
+                    self._store.put_forwarding(Forwarding(version))
 
     def check_owner(self) -> None:
         """Refuse to work in a namespace that another engine works in. Raises ConflictError."""

@@ -11,7 +11,6 @@ import os
 from vethwork.errors import Incomplete, VethworkError
 from vethwork.execution import recorded_elements
 from vethwork.interfaces import remove_interface
-from vethwork.kernel.observe import see_host
 from vethwork.model.plan import Plan
 from vethwork.model.steps import LINK_GROUP, DeleteLink, UnpinNetns
 from vethwork.plan.attach import plan_reattach
@@ -48,9 +47,8 @@ def collect_garbage(engine: Engine) -> tuple[str, ...]:
             delete_files(path)
             report.append(f"{path}: belongs to no container")
         if differs:
-            execution.carry_out(
-                lambda: Plan("collect network", "rules", (execution.ruleset_step(),), forward=True)
-            )
+            step = execution.ruleset_step()
+            execution.carry_out(lambda: Plan("collect network", "rules", (step,), forward=True))
             report.append("ruleset: brought to what the records say")
     return tuple(report)
 
@@ -82,7 +80,7 @@ def restore(engine: Engine) -> tuple[str, ...]:
             step = execution.ruleset_step()
             execution.carry_out(lambda: Plan("restore network", "rules", (step,), forward=True))
         for network in engine.networks():
-            seen = see_host(engine.kernel)
+            seen = engine.see_host()
             execution.carry_out(engine.restoration(network, seen))
             if network.driver == "bridge" and network.device not in seen.links:
                 report.append(f"network {network.name}: bridge {network.device} was gone")

@@ -6,6 +6,7 @@ import os
 import random
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import pytest
 
 from tests.fault.world import ROOT, World, in_world, network, our_links, pins, request, ruleset, run, sql
 from vethwork import upkeep
+from vethwork.doctor import examine
 from vethwork.engine import Engine
 from vethwork.errors import StateError
 
@@ -328,6 +330,57 @@ def test_an_engine_that_stays_goes_on_with_the_new_file() -> None:
             engine.attach(request("x", nets=("none",)))
             assert [name for (name,) in sql("SELECT name FROM containers")] == ["x"]
             engine.detach("x")
+
+    in_world(scenario)
+
+
+@pytest.mark.parametrize("command", [upkeep.collect_garbage, upkeep.restore], ids=["gc", "restore"])
+def test_a_lost_file_does_not_open_what_was_forwarded_for_us_alone(command: Act) -> None:
+    """The host goes on forwarding, which it does because of us; so it goes on doing so for nobody else."""
+    guarded = 'inet guarded "ipv4"'
+
+    def scenario(world: World) -> None:
+        world.settle()
+        assert guarded in world.seen().elements
+        for path in Path(ROOT).glob("state.db*"):
+            path.unlink()
+        with world.engine() as engine:
+            assert any(each.subject == "ruleset" and each.level == "problem" for each in examine(engine))
+            command(engine)
+            assert guarded in world.seen().elements
+            assert len(world.seen().elements) == 2  # and of IPv6: nothing else is left
+            assert not command(engine), "it does it again"
+            run("nft flush ruleset")
+            engine.create_network(network("new", "10.8.0.0/24"))
+        assert guarded in world.seen().elements
+        run("sysctl -qw net/ipv4/ip_forward=0")  # where nothing is forwarded, there is nothing to guard
+        for path in Path(ROOT).glob("state.db*"):
+            path.unlink()
+        with world.engine() as engine:
+            command(engine)
+        assert guarded not in world.seen().elements
+
+    in_world(scenario)
+
+
+def test_the_undo_of_a_later_network_leaves_the_guard_of_an_earlier_one() -> None:
+    """Somebody turned forwarding off in between, so that both turn it on."""
+
+    def scenario(world: World) -> None:
+        world.settle()
+        run("sysctl -qw net/ipv4/ip_forward=0 net/ipv6/conf/all/forwarding=0")
+        before = world.seen()
+        assert len([each for each in before.elements if "guarded" in each]) == 2
+        make = partial(Engine.create_network, request=network("new", "10.8.0.0/24", ipv6=True))
+        assert world.victim(make)
+        with world.engine() as engine:
+            assert {each.version for each in engine.store.forwarding()} == {4, 6}
+            engine.remove_network("new")
+        run("sysctl -qw net/ipv4/ip_forward=0 net/ipv6/conf/all/forwarding=0")
+        last = len(world.milestones) - 2
+        assert world.victim(make, fail_at=last)
+        assert not world.seen().against(before)
+        assert not before.against(world.seen())
 
     in_world(scenario)
 

@@ -43,6 +43,7 @@ from vethwork.model.traffic import Bandwidth, Rate
 from vethwork.plan.attach import plan_attach, plan_connect, plan_reattach
 from vethwork.plan.detach import plan_disconnect
 from vethwork.plan.handover import plan_hand_over
+from vethwork.plan.links import bridge_mac
 from vethwork.plan.ports import DYNAMIC_FIRST, DYNAMIC_LAST, dynamic_ports
 
 if TYPE_CHECKING:
@@ -135,6 +136,18 @@ def test_a_container_shares_the_namespace_of_another(world: World) -> None:
     assert refusal(world.detach, "one") == "remove one: two share its namespace (remove two first)"
     world.do(world.detach("two"))
     world.do(world.detach("one"))
+
+
+def test_a_mac_address_is_chosen_so_that_nobody_has_it_and_refused_where_somebody_does(world: World) -> None:
+    asked = Mac.parse("02:76:00:00:00:07")
+    world.do(world.attach("one", WEB, (join("six", mac=asked),)))
+    why = "MAC address 02:76:00:00:00:07: is held by container one"
+    assert refusal(world.attach, "two", WEB, (join("six", mac=asked),)) == why
+    (found,) = endpoints(world.attach("two", WEB, (join("six", "fd00:6::7"),)))
+    assert found.mac.value >> 32 == 0x0279
+    bridge = bridge_mac(world.row(Network, "six"))
+    why = f"MAC address {bridge}: is held by the bridge of network six"
+    assert refusal(world.attach, "two", WEB, (join("six", mac=bridge),)) == why
 
 
 def test_a_namespace_may_be_somebody_elses(world: World) -> None:

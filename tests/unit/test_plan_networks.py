@@ -371,6 +371,14 @@ def test_forwarding_that_is_on_is_left_as_it_is() -> None:
     assert plan.adds[1:] == (Forwarding(4), Forwarding(6))
 
 
+def test_a_guard_that_stands_is_turned_on_again_but_not_put_on_record_and_not_taken_back() -> None:
+    plan = create(SCENARIOS["dual stack"], HOST.replace(guarded=(4,)))
+    assert plan.adds[1:] == (Forwarding(6),)
+    assert any(isinstance(step, SetSysctl) and step.path == "ipv4/ip_forward" for step in plan.steps)
+    changed = [each for step in plan.backward() if isinstance(step, ChangeElements) for each in step.deletes]
+    assert [each.key for each in changed if each.set == "guarded"] == [("ipv6",)]
+
+
 def test_without_ipv6_no_ipv6_sysctl_is_written() -> None:
     plan = create(NetworkRequest(NAME), HOST.replace(ipv6=False))
     assert not any(isinstance(step, SetSysctl) and step.path.startswith("ipv6") for step in plan.steps)

@@ -112,7 +112,8 @@ class World:
         ends = tuple(each for each in (join.host_ifname,) if each in self.kernel.links[HOST])
         seen = self.cable(network) if network.driver == "p2p" else NetworkSeen(network, (), (), (), ends, ())
         parent = self.kernel.links[HOST].get(network.device) if network.driver == "macvlan" else None
-        return seen.replace(free=free, leased=holders, parent_mac=parent.mac if parent else None)
+        macs = tuple((each.mac, each.container) for each in self.of(Endpoint) if each.network == network.name)
+        return seen.replace(free=free, leased=holders, parent_mac=parent.mac if parent else None, macs=macs)
 
     def cable(self, network: Network) -> NetworkSeen:
         """A cable whole."""

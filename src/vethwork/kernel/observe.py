@@ -30,7 +30,6 @@ def see_host(kernel: Kernel) -> HostSeen:
     held = [interface.prefix for _, interface in door.addresses()]
     ways = [route.prefix for route in routes]
     ipv6 = os.path.isdir(sysctl.ROOT + "ipv6")
-    switches = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
     mtu, way_out = _way_out(links, routes)
     return HostSeen(
         taken=tuple([prefix for prefix in (*held, *ways, *_resolvers()) if _is_place(prefix)]),
@@ -39,10 +38,16 @@ def see_host(kernel: Kernel) -> HostSeen:
         way_out=way_out,
         mtus=tuple([link.mtu for link in links]),
         bridges=tuple([link.ifname for link in links if link.kind == "bridge"]),
-        forwarding=tuple([version for version, path in switches.items() if sysctl.read(path) == "1"]),
+        forwarding=forwarded(),
         ra_links=tuple([link.ifname for link in links if _hears_routers(link)]),
         ipv6=ipv6,
     )
+
+
+def forwarded() -> tuple[int, ...]:
+    """The IP versions that the host forwards."""
+    switches = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
+    return tuple([version for version, path in switches.items() if sysctl.read(path) == "1"])
 
 
 def _hears_routers(link: Link) -> bool:

@@ -18,7 +18,8 @@ class HostSeen(Record):
     ``taken`` are prefixes that are routed, held or resolved by; ``mtu`` that of the default route's link, in bytes, and
     ``way_out`` its name; ``mtus`` those of all ``links``, and ``bridges`` which of them are bridges;
     ``forwarding`` the IP versions it forwards already; ``ra_links`` the links on which turning IPv6 forwarding on would
-    end router advertisements; ``ipv6`` whether the kernel has IPv6 at all.
+    end router advertisements; ``ipv6`` whether the kernel has IPv6 at all; ``guarded`` the IP versions that are on record as
+    forwarded for us alone.
     """
 
     taken: tuple[Prefix, ...]
@@ -30,6 +31,7 @@ class HostSeen(Record):
     way_out: str = ""
     mtus: tuple[int, ...] = ()
     bridges: tuple[str, ...] = ()
+    guarded: tuple[int, ...] = ()
 
 
 class NetworkSeen(Record):

@@ -78,7 +78,7 @@ def plan_create_network(
         )
     forwarding = turn_on(network, seen)
     steps = _host_steps(network, seen, forwarding, others, make=True)
-    adds: tuple[Row, ...] = (network, *forwarding)
+    adds: tuple[Row, ...] = (network, *_fresh(forwarding, seen))
     return Plan("create network", network.name, steps, adds=adds)
 
 
@@ -128,7 +128,7 @@ def plan_restore_network(
     steps = _host_steps(network, seen, forwarding, others, make=make)
     if make:
         steps += tuple([rejoin_step(each, network) for each in endpoints if each.host_ifname in seen.links])
-    return Plan("restore network", network.name, steps, adds=forwarding, forward=True)
+    return Plan("restore network", network.name, steps, adds=_fresh(forwarding, seen), forward=True)
 
 
 def rejoin_step(endpoint: Endpoint, network: Network) -> Step:
@@ -191,6 +191,11 @@ def turn_on(network: Network, seen: HostSeen) -> tuple[Forwarding, ...]:
     return tuple([Forwarding(version) for version in network.versions if version not in seen.forwarding])
 
 
+def _fresh(forwarding: tuple[Forwarding, ...], seen: HostSeen) -> tuple[Forwarding, ...]:
+    """Those that an earlier network has not put on record and under guard already: what is not ours we do not undo."""
+    return tuple([each for each in forwarding if each.version not in seen.guarded])
+
+
 def _host_steps(
     network: Network,
     seen: HostSeen,
@@ -210,7 +215,8 @@ def _host_steps(
             steps.append(AddAddress("", network.device, Interface(subnet.gateway, subnet.prefix.length)))
     steps.append(SetLinkUp("", network.device))
     # The guard against forwarding for others stands before forwarding is on.
-    elements = forwarding_elements(forwarding) + network_elements(network) + peer_elements(network, others)
+    elements = forwarding_elements(_fresh(forwarding, seen))
+    elements += network_elements(network) + peer_elements(network, others)
     steps.append(ChangeElements((), elements))
     steps += _forwarding_sysctls(forwarding, seen)
     return tuple(steps)

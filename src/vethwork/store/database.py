@@ -309,6 +309,10 @@ class Store:
         with self.transaction():
             self._insert(row)
 
+    def put_forwarding(self, row: Forwarding) -> None:
+        """Record that an IP version is forwarded for us alone; within a transaction."""
+        self._insert(row)
+
     def put_netns(self, name: str, netns: str) -> None:
         """Record where a container's namespace is, now that it is known; within a transaction."""
         row = self.container(name)
