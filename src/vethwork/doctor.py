@@ -220,7 +220,13 @@ def _leftovers(engine: Engine, _: HostSeen) -> Iterator[Finding]:
     if strays:
         names = ", ".join(command.rpartition(" ")[2] for step in strays for command in step.describe())
         yield Finding(PROBLEM, "leftovers", f"links that no record knows: {names}", "vethwork gc")
-    for _number, plan in engine.store.intents():
+    stuck = engine.store.stuck.reasons()
+    for number, plan in engine.store.intents():
+        if number in stuck:
+            what = "finished" if plan.forward else "taken back"
+            said = f"{plan.verb} {plan.subject} could not be {what}: {stuck[number]}"
+            yield Finding(PROBLEM, "leftovers", said, "mend that; then 'vethwork gc' goes on with it")
+            continue
         yield Finding(
             NOTE,
             "leftovers",

@@ -432,16 +432,16 @@ class Engine:
     def _finished_network(self, name: str) -> Network | None:
         """A network once nobody makes or removes it any more: who does has it on record, and may have died over it."""
         if not self.rehearses and self.store.is_intended(name):
-            self._await_others()
+            self._await_others(name)
         return self.store.network(name)
 
-    def _await_others(self) -> None:
-        with self.execution().begin(exclusive=True):
-            pass  # it has waited for the living, and cleared up after the dead
+    def _await_others(self, network: str = "") -> None:
+        with self.execution().begin(exclusive=True) as execution:
+            execution.check_finished(network)  # it has waited for the living, and cleared up after the dead
 
     def quiesce(self) -> bool:
         """Wait until nobody is half-way with anything: the living, a reaper, or somebody who died. False: nobody was."""
-        busy = bool(self.store.intended())
+        busy = len(self.store.intended()) > len(self.store.stuck.reasons())
         if busy:
             self._await_others()
         return busy

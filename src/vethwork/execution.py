@@ -8,6 +8,9 @@ Theory. rtnetlink has no transactions, and any process may die at any instructio
 step. The locks of an operation end with its process (``store.locks``): an intent whose lock can be taken belongs to the
 dead, and is undone (a plan that opens) or finished (a plan that closes) by whoever comes next.
 
+A plan that cannot be finished is *stuck*: it is told (``vethwork doctor``), and tried again by gc, by restore, by who works on
+networks, and by who works on the same container; nobody else is kept waiting by it.
+
 Rules: container first, then the world. Who works on a container shares the world; who works on networks, replaces the
 whole ruleset, or touches what two containers have in common (a cable, a namespace), has it alone. So nobody replaces the
 ruleset while somebody changes it.
@@ -91,6 +94,7 @@ class Execution:
         self._container = ""
         self._exclusive = False
         self._left = False
+        self._is_thorough = False
 
     def __enter__(self) -> Self:
         return self
@@ -112,6 +116,7 @@ class Execution:
         ``needs_world`` is asked in the turn of the container whether what will be done is another container's too.
         """
         self._container = container
+        self._is_thorough = exclusive
         self._kernel.mend = self.load_ruleset
         try:
             if container:
@@ -153,7 +158,7 @@ class Execution:
         self._exclusive = False
 
     def _recover(self) -> None:
-        intended = self._store.intended()
+        intended = self._unfinished()
         if not intended:
             return
         if any(is_worldly(verb) for _, verb, _ in intended) and not self._exclusive:
@@ -163,8 +168,14 @@ class Execution:
         else:
             self._recover_all()
 
+    def _unfinished(self) -> list[tuple[int, str, str]]:
+        """What is to be gone on with here: number, verb and subject."""
+        intended = self._store.intended()
+        stuck = self._store.stuck.reasons() if intended and not self._is_thorough else {}
+        return [each for each in intended if each[0] not in stuck or each[2] == self._container]
+
     def _recover_all(self) -> None:
-        for number, verb, subject in self._store.intended():
+        for number, verb, subject in self._unfinished():
             if self._reaper is not None and self._reaper.holds(number):
                 continue
             if is_worldly(verb) or subject == self._container or self._locks.try_container(subject):
@@ -174,7 +185,9 @@ class Execution:
                 errors = self._kernel.attempt(plan.recovery(), self._watch)
                 if not errors:
                     self._close(number, plan)
-                elif subject == self._container:
+                    continue
+                self._store.stuck.mark(number, plan, "; ".join(map(str, errors)))
+                if subject == self._container:
                     raise Incomplete(f"clear up after {verb} {subject}", errors)
 
     def _close(self, number: int, plan: Plan) -> None:
@@ -231,9 +244,12 @@ class Execution:
         if not wait and self._leave_rest(number, plan):
             return
         errors = self._kernel.attempt(plan.steps, self._watch)
+        if errors and (plan.adds or plan.removes):
+            self._store.stuck.mark(number, plan, "; ".join(map(str, errors)))
+        else:  # what no record is about, whoever looks for it next sees again
+            self._settle(number, plan)
         if errors:
             raise Incomplete(f"{plan.verb} {plan.subject}", errors)
-        self._settle(number, plan)
 
     def _leave_rest(self, number: int, plan: Plan) -> bool:
         """Close all, and leave the rest to the reaper; False if that cannot be, or did not go as it should."""
@@ -308,6 +324,16 @@ class Execution:
             with self._store.transaction():
                 for version in lost:
                     self._store.put_forwarding(Forwarding(version))
+
+    def check_finished(self, network: str) -> None:
+        """Refuse a network whose removal is stuck. Raises ConflictError."""
+        stuck = self._store.stuck.reasons()
+        for number, verb, subject in self._store.intended():
+            if number in stuck and (verb, subject) == ("remove network", network):
+                raise ConflictError(
+                    f"network {network}: its removal could not be finished: {stuck[number]}",
+                    hint="vethwork doctor",
+                )
 
     def check_owner(self) -> None:
         """Refuse to work in a namespace that another engine works in. Raises ConflictError."""

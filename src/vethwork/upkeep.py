@@ -36,12 +36,16 @@ def collect_garbage(engine: Engine) -> tuple[str, ...]:
         if not engine.lives(container) and discard(engine, container.name, dead=True)
     ]
     engine.remove_idle_networks()
+    failed: list[VethworkError] = []
     with engine.execution().begin(exclusive=True) as execution:
         execution.check_owner()
         # What a rehearsal only said it would remove is still there, and off record: it is no stray.
         strays, differs = at_first if engine.rehearses else (_strays(engine), ruleset_differs(engine))
         if strays:
-            execution.carry_out(lambda: Plan("collect network", "garbage", strays, forward=True))
+            try:
+                execution.carry_out(lambda: Plan("collect network", "garbage", strays, forward=True))
+            except Incomplete as incomplete:
+                failed += incomplete.errors
         report += [f"{command}: no record knows it" for step in strays for command in step.describe()]
         for path in () if engine.rehearses else stray_files(engine):
             delete_files(path)
@@ -50,6 +54,14 @@ def collect_garbage(engine: Engine) -> tuple[str, ...]:
             step = execution.ruleset_step()
             execution.carry_out(lambda: Plan("collect network", "rules", (step,), forward=True))
             report.append("ruleset: brought to what the records say")
+        stuck = engine.store.stuck.reasons()
+        report += [
+            f"{verb} {subject}: still stuck: {stuck[number]}"
+            for number, verb, subject in engine.store.intended()
+            if number in stuck
+        ]
+    if failed:
+        raise Incomplete("collect garbage", failed)
     return tuple(report)
 
 

@@ -30,6 +30,7 @@ from vethwork.model.text import parse_record, spell_record
 from vethwork.store.damage import WAIT_SECONDS, explain, identity_of, is_damage, keep_aside
 from vethwork.store.leases import Leases
 from vethwork.store.schema import VERSION, ensure_file, is_missing, write_schema
+from vethwork.store.stuck import Stuck
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -278,6 +279,11 @@ class Store:
         """Whether somebody does something with a network of that name, or a container, or died doing so."""
         return bool(self._all("SELECT 1 FROM intents WHERE subject = ?", subject))
 
+    @property
+    def stuck(self) -> Stuck:
+        """What is intended and cannot be finished."""
+        return Stuck(self)
+
     # Intend, settle, undo.
 
     def intend(self, plan: Plan) -> int:
@@ -296,12 +302,16 @@ class Store:
         """The plan is done: what it removes is off record."""
         for row in plan.removes:
             self._delete(row)
+        if plan.forward:
+            self.stuck.forget(number)
+            self.stuck.forget_earlier(number, plan)
         self._db.execute("DELETE FROM intents WHERE id = ?", (number,))
 
     def retract(self, number: int, plan: Plan) -> None:
         """The plan was taken back: what it added is off record."""
         for row in reversed(plan.adds):
             self._delete(row)
+        self.stuck.forget(number)
         self._db.execute("DELETE FROM intents WHERE id = ?", (number,))
 
     def put_process(self, row: ProcessRow) -> None:
