@@ -19,6 +19,7 @@ from vethwork.kernel.apply import Kernel
 from vethwork.kernel.netns import NetnsGone, has_netns, same_netns
 from vethwork.kernel.observe import see_host
 from vethwork.model.container import AWAITED, AttachRequest, Container, Join, Publication
+from vethwork.model.names import Directory
 from vethwork.model.network import DEFAULT_NETWORK, Network, NetworkRequest
 from vethwork.model.ports import Publish
 from vethwork.model.snapshot import ContainerSeen
@@ -61,7 +62,7 @@ class Engine:
     nothing is recorded; ``watch`` is told of every milestone (see ``execution``); ``reaper`` finishes what
     :meth:`detach` need not wait for.
 
-    Raises StateError if the state file cannot be used.
+    Raises StateError if the state file cannot be used, RequestError for a directory that no path of ours can be in.
     """
 
     def __init__(
@@ -73,8 +74,9 @@ class Engine:
         watch: Watch | None = None,
         reaper: Reaper | None = None,
     ) -> None:
-        self.root = os.path.abspath(root or os.environ.get("VETHWORK_ROOT") or DEFAULT_ROOT)
-        self.run = os.path.abspath(run or os.environ.get("VETHWORK_RUN") or DEFAULT_RUN)
+        root, run = root or os.environ.get("VETHWORK_ROOT", ""), run or os.environ.get("VETHWORK_RUN", "")
+        self.root = Directory.parse(os.path.abspath(root or DEFAULT_ROOT))
+        self.run = Directory.parse(os.path.abspath(run or DEFAULT_RUN))
         self._rehearse = Rehearsal(rehearse) if rehearse is not None else None
         self._watch = watch
         self._reaper = reaper

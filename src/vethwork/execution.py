@@ -347,9 +347,9 @@ class Execution:
 
 
 def mark_of(root: str) -> str:
-    """What our tables carry as their comment, which nft keeps to 127 bytes: whose state they are made from."""
-    name = root if len(root.encode()) <= 100 else f"...{crc32(root.encode()):08x}"
-    return f"state in {name.replace(chr(34), chr(39))}"
+    """What our tables carry as their comment, which nft keeps to 127 bytes, without quotes: whose state they are made from."""
+    fits = len(root.encode()) <= 100 and '"' not in root
+    return f"state in {root if fits else f'...{crc32(root.encode()):08x}'}"
 
 
 def recorded_elements(store: Store) -> tuple[Element, ...]:

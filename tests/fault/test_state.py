@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import subprocess
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,8 @@ from tests.fault.world import ROOT, World, in_world, network, our_links, pins, r
 from vethwork import upkeep
 from vethwork.doctor import examine
 from vethwork.engine import Engine
-from vethwork.errors import StateError
+from vethwork.errors import RequestError, StateError
+from vethwork.model.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -332,6 +334,67 @@ def test_an_engine_that_stays_goes_on_with_the_new_file() -> None:
             engine.detach("x")
 
     in_world(scenario)
+
+
+STRANGE = (
+    "it's",
+    '"quoted"',
+    "$(touch /run/world/oops)",
+    "with  spaces",
+    "back\\slash",
+    "x" * 110,
+    "näher",
+    "; true",
+)
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_root_of_any_printable_name(name: str) -> None:
+    """It works; and so does what --dry-run prints, which leaves the very same table and pin."""
+
+    def scenario(_: World) -> None:
+        shown: list[Plan] = []
+        root, run_directory = f"/run/world/{name}/root", f"/run/world/{name}/run"
+        wish = request("x", nets=("none",))
+        with Engine(root, run_directory, rehearse=shown.append) as engine:
+            engine.create_network(network("new", "10.8.0.0/24", id="5" * 32))
+            engine.attach(wish)
+        script = "\n".join(command for plan in shown for command in plan.commands())
+        subprocess.run(["sh", "-e"], input=script, text=True, check=True)
+        pasted = run("nft list ruleset"), list_below("/run/world")
+        upkeep_of(root, run_directory)
+        with Engine(root, run_directory) as engine:
+            engine.create_network(network("new", "10.8.0.0/24", id="5" * 32))
+            engine.attach(wish)
+            assert not [each for each in examine(engine) if each.level == "problem"]
+            assert upkeep.collect_garbage(engine) == ()
+        assert (run("nft list ruleset"), list_below("/run/world")) == pasted
+
+    in_world(scenario)
+
+
+def list_below(directory: str) -> list[str]:
+    """Every file that is no file of the store's."""
+    return sorted(
+        f"{path}/{name}" for path, _, names in os.walk(directory) for name in names if "/root" not in path
+    )
+
+
+def upkeep_of(root: str, run_directory: str) -> None:
+    """Take away what was pasted, as nobody has it on record."""
+    run("nft flush ruleset")
+    run("sysctl -qw net/ipv4/ip_forward=0")
+    with Engine(root, run_directory) as engine:
+        upkeep.collect_garbage(engine)
+    assert not our_links()
+
+
+@pytest.mark.parametrize("name", ["new\nline", "tab\t", "\x1b[31m", "nul\0", "\udcff", "y" * 4000])
+def test_a_root_that_cannot_be_printed_is_refused(name: str, tmp_path: Path) -> None:
+    for places in ((f"{tmp_path}/{name}", ""), (str(tmp_path), f"/run/{name}")):
+        with pytest.raises(RequestError, match=r"^directory .*(cannot be printed|longer than)"):
+            Engine(*places)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("command", [upkeep.collect_garbage, upkeep.restore], ids=["gc", "restore"])

@@ -77,3 +77,25 @@ class NetnsPath(str):
         if not text.isprintable():
             raise RequestError(f"namespace path {text[:80]!r}: has control characters")
         return cls(text)
+
+
+class Directory(str):
+    """The path of a directory that is ours (VETHWORK_ROOT, VETHWORK_RUN): absolute, of printable characters.
+
+    It is not too long either for what has a place below it. Whatever else is in it, a shell is given it quoted.
+    """
+
+    __slots__ = ()
+    longest = 4000
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises RequestError. Whether it can be made is the file system's to say, when it is."""
+        hint = "see VETHWORK_ROOT and VETHWORK_RUN"
+        if not text.startswith("/") or ".." in text.split("/"):
+            raise RequestError(f"directory {text[:80]!r}: not an absolute path without '..'", hint=hint)
+        if not text.isprintable():  # nor is what is no UTF-8
+            raise RequestError(f"directory {text[:80]!r}: has characters that cannot be printed", hint=hint)
+        if len(text.encode()) > cls.longest:
+            raise RequestError(f"directory {text[:80]!r}...: longer than {cls.longest} bytes", hint=hint)
+        return cls(text)
