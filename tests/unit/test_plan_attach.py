@@ -28,7 +28,7 @@ from vethwork.model.names import IfName, Name, NetnsPath
 from vethwork.model.network import Network, NetworkRequest, Way
 from vethwork.model.ports import Publish
 from vethwork.model.process import ProcessRow, RunOptions
-from vethwork.model.snapshot import AttachSeen, ContainerSeen
+from vethwork.model.snapshot import AttachSeen, ContainerSeen, PortSeen
 from vethwork.model.steps import (
     AddRoute,
     ChangeElements,
@@ -44,7 +44,7 @@ from vethwork.plan.attach import plan_attach, plan_connect, plan_reattach
 from vethwork.plan.detach import plan_disconnect
 from vethwork.plan.handover import plan_hand_over
 from vethwork.plan.links import bridge_mac
-from vethwork.plan.ports import DYNAMIC_FIRST, DYNAMIC_LAST, dynamic_ports
+from vethwork.plan.ports import DYNAMIC_FIRST, DYNAMIC_LAST, dynamic_ports, publications_of
 
 if TYPE_CHECKING:
     from vethwork.model.plan import Plan
@@ -148,6 +148,14 @@ def test_a_mac_address_is_chosen_so_that_nobody_has_it_and_refused_where_somebod
     bridge = bridge_mac(world.row(Network, "six"))
     why = f"MAC address {bridge}: is held by the bridge of network six"
     assert refusal(world.attach, "two", WEB, (join("six", mac=bridge),)) == why
+
+
+def test_where_no_port_is_free_nobody_is_told_of_one_that_he_did_not_name(world: World) -> None:
+    one, held = endpoints(world.attach("one", WEB, (join("web"),))), (PortSeen("container all", 50143),)
+    networks = [world.row(Network, "web")]
+    assert refusal(publications_of, publishes("80"), held, one, networks) == (
+        "publish 0:80/tcp: no port of 49152 to 65535 is free (name one, as in 8080:80)"
+    )
 
 
 def test_a_namespace_may_be_somebody_elses(world: World) -> None:

@@ -44,6 +44,11 @@ def publications_of(
     made: list[Publication] = []
     for publish, port in zip(publishes, ports, strict=True):
         settled = publish if publish.host_port else publish.replace(host_port=port.port)
+        if port.holder and not publish.host_port:
+            span = f"{DYNAMIC_FIRST} to {DYNAMIC_LAST}"
+            raise ConflictError(
+                f"publish {publish}: no port of {span} is free", hint="name one, as in 8080:80"
+            )
         if port.holder:
             raise ConflictError(f"publish {settled}: the host port is held by {port.holder}")
         for other in made:

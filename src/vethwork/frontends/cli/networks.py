@@ -28,7 +28,12 @@ def _parse_masquerade(texts: tuple[str, ...]) -> tuple[bool, tuple[Address, ...]
     words = [text for text in texts if text in ("yes", "no")]
     if len(words) > 1 or (words and len(texts) > 1):
         raise RequestError("--masquerade: say yes, no, or the address to leave by")
-    sources = tuple(Address.parse(text) for text in texts if text not in ("yes", "no"))
+    try:
+        sources = tuple(Address.parse(text) for text in texts if text not in ("yes", "no"))
+    except RequestError as error:
+        raise RequestError(
+            f"--masquerade: {error.message}", hint="yes, no, or the address to leave by"
+        ) from error
     if len({source.version for source in sources}) < len(sources):
         raise RequestError("--masquerade: one address for each IP version")
     return words != ["no"], sources
