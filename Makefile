@@ -3,6 +3,7 @@
 # make check    formatting, lint, types, laws and unit tests: no root needed
 # make kernel   the tests against the real kernel, each in namespaces of its own (root)
 # make fault    the tests that kill the engine at every step (root)
+# make fault-syscalls  the same at every single system call of an attach and of a detach: five minutes, not in `make test`
 # make conformance  the tests with the real container runtimes, installed by apt (root)
 # make format   rewrite the sources the way `make check` wants them
 # make docs     write docs/scenarios anew, from live runs (root); read the difference before you commit it
@@ -21,7 +22,7 @@ KERNEL_TOOLS := ip:iproute2 nft:nftables ping:iputils-ping conntrack:conntrack c
 
 # One after the other also under make -j: the cheap ones first.
 .NOTPARALLEL:
-.PHONY: demo test check kernel fault conformance format docs clean
+.PHONY: demo test check kernel fault fault-syscalls conformance format docs clean
 
 demo: .venv/.installed
 	$(BIN)/vethwork demo
@@ -39,8 +40,12 @@ kernel: .venv/.installed-dev
 	$(BIN)/pytest tests/kernel
 
 fault: .venv/.installed-dev
-	tools/need $(KERNEL_TOOLS)
+	tools/need $(KERNEL_TOOLS) strace:strace
 	$(BIN)/pytest tests/fault
+
+fault-syscalls: .venv/.installed-dev
+	tools/need $(KERNEL_TOOLS) strace:strace
+	VETHWORK_EVERY_SYSCALL=1 $(BIN)/pytest -o faulthandler_timeout=0 tests/fault/test_syscalls.py
 
 conformance: .venv/.installed-dev
 	tools/need $(KERNEL_TOOLS) $(CNI_TOOLS) $(NETAVARK_TOOLS) $(DOCKER_TOOLS) $(OCI_TOOLS)
