@@ -77,7 +77,8 @@ class KernelRefused(VethworkError):
         from os import strerror
 
         why = f"{errorcode.get(errno, errno)}: {extack or strerror(errno)}"
-        super().__init__(f"{doing}: {why}", hint=hint)
+        needs = "it takes root, or CAP_NET_ADMIN and CAP_SYS_ADMIN" if errno == 1 else ""  # EPERM
+        super().__init__(f"{doing}: {why}", hint=hint or needs)
         self.doing = doing
         self.errno = errno
         self.extack = extack

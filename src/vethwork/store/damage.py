@@ -50,10 +50,14 @@ def is_damage(error: BaseException) -> bool:
 def explain(path: str, error: BaseException) -> StateError:
     """Our error for one that is no damage."""
     text, hint = str(error), ""
+    if isinstance(error, OSError):
+        text = error.strerror or text
     if "full" in text or _code(error) == _IOERR_SHMSIZE or getattr(error, "errno", 0) == 28:  # ENOSPC
         text, hint = "the disk is full", "make room on that file system; nothing was changed"
     elif "readonly" in text or _is_read_only(path):
         text, hint = "it is read-only", "is its file system mounted read-only?"
+    elif os.geteuid() != 0 and ("unable to open" in text or getattr(error, "errno", 0) == 13):  # EACCES
+        hint = "it takes root; VETHWORK_ROOT names another place"
     elif "locked" in text:
         hint = f"another vethwork held it for {WAIT_SECONDS:.0f} seconds"
     return StateError(f"use {path}: {text}", hint=hint)
