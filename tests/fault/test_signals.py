@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from itertools import count
 
 import pytest
@@ -98,3 +100,27 @@ def test_a_removal_that_is_interrupted_is_finished_by_the_next_command(number: i
         world.assert_settled()
 
     in_world(scenario)
+
+
+EARLY = """
+import os, runpy, signal, sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Watch())
+sys.argv[1:] = ["version"]
+runpy.run_module("vethwork", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_signal_while_the_command_line_is_being_loaded() -> None:
+    """It ends without a word; and where it is ignored (``nohup``), it stays so."""
+    done = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+    deaf = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{EARLY}"
+    done = subprocess.run([sys.executable, "-c", deaf], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("vethwork ")
