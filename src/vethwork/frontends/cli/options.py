@@ -20,8 +20,12 @@ from vethwork.model.ports import Publish
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # in older releases (Debian has 8.3) it takes no parameter
 
-class Parsed(click.ParamType[Any]):
+
+class Parsed(ParamType):
     """A click type around a ``parse`` of the model."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
