@@ -7,6 +7,8 @@
 # make conformance  the tests with the real container runtimes, installed by apt (root)
 # make format   rewrite the sources the way `make check` wants them
 # make docs     write docs/scenarios anew, from live runs (root); read the difference before you commit it
+# make bench    measure beside netavark, the CNI plugins, Docker and Podman, into docs/benchmarks (root, 25 minutes;
+#               BENCH_QUICK=1: 3 minutes, into build/bench). Some parts only: make bench PARTS="attach connections"
 # make clean    remove what was installed and built here
 
 PYTHON ?= python3
@@ -22,7 +24,7 @@ KERNEL_TOOLS := ip:iproute2 nft:nftables ping:iputils-ping conntrack:conntrack c
 
 # One after the other also under make -j: the cheap ones first.
 .NOTPARALLEL:
-.PHONY: demo test check kernel fault fault-syscalls conformance format docs clean
+.PHONY: demo test check kernel fault fault-syscalls conformance format docs bench clean
 
 demo: .venv/.installed
 	$(BIN)/vethwork demo
@@ -59,6 +61,10 @@ docs: .venv/.installed-dev
 	tools/need $(KERNEL_TOOLS)
 	VETHWORK_WRITE_DOCS=1 $(BIN)/pytest tests/kernel/test_scenarios.py
 
+bench: .venv/.installed-bench
+	tools/need $(KERNEL_TOOLS)
+	$(BIN)/python -m bench $(PARTS)
+
 # Made anew only when pyproject.toml has changed since.
 .venv/.installed: pyproject.toml
 	tools/need ensurepip:python3-venv
@@ -68,6 +74,10 @@ docs: .venv/.installed-dev
 
 .venv/.installed-dev: .venv/.installed
 	$(BIN)/pip install --quiet --editable '.[dev,serve]'
+	touch $@
+
+.venv/.installed-bench: .venv/.installed
+	$(BIN)/pip install --quiet --editable '.[bench,serve]'
 	touch $@
 
 clean:
