@@ -5,6 +5,7 @@
 # make fault    the tests that kill the engine at every step (root)
 # make fault-syscalls  the same at every single system call of an attach and of a detach: five minutes, not in `make test`
 # make conformance  the tests with the real container runtimes, installed by apt (root)
+# make conformance-sid  the same tests with the newest runtimes, those of Debian sid, in a folder that it makes (root; minutes)
 # make format   rewrite the sources the way `make check` wants them
 # make docs     write docs/scenarios anew, from live runs (root); read the difference before you commit it
 # make bench    measure beside netavark, the CNI plugins, Docker and Podman, into docs/benchmarks (root, 25 minutes;
@@ -22,9 +23,14 @@ OCI_TOOLS := runc:runc crun:crun busybox:busybox-static
 KERNEL_TOOLS := ip:iproute2 nft:nftables ping:iputils-ping conntrack:conntrack curl:curl strace:strace \
 	sysctl:procps
 
+SID ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),/var/cache)/vethwork-conformance/sid
+SID_PACKAGES := podman netavark aardvark-dns crun runc containerd docker.io docker-cli iptables containernetworking-plugins \
+	busybox-static python3
+SID_TESTS := test_podman.py test_containerd.py test_chains.py test_docker.py test_docker_beside.py test_oci.py
+
 # One after the other also under make -j: the cheap ones first.
 .NOTPARALLEL:
-.PHONY: demo test check kernel fault fault-syscalls conformance format docs bench clean
+.PHONY: demo test check kernel fault fault-syscalls conformance conformance-sid format docs bench clean
 
 demo: .venv/.installed
 	$(BIN)/vethwork demo
@@ -52,6 +58,11 @@ fault-syscalls: .venv/.installed-dev
 conformance: .venv/.installed-dev
 	tools/need $(KERNEL_TOOLS) $(CNI_TOOLS) $(NETAVARK_TOOLS) $(DOCKER_TOOLS) $(OCI_TOOLS)
 	$(BIN)/pytest tests/conformance
+
+conformance-sid: .venv/.installed-dev
+	tools/need $(KERNEL_TOOLS) debootstrap:debootstrap
+	tools/sid $(SID) $(SID_PACKAGES)
+	VETHWORK_RUNTIMES=$(SID) $(BIN)/pytest $(addprefix tests/conformance/,$(SID_TESTS))
 
 format: .venv/.installed-dev
 	$(BIN)/ruff format

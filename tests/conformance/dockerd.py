@@ -12,8 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from tests.conformance.images import NAME, make_image
@@ -23,7 +22,11 @@ from vethwork.testing.machine import SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import ExitStack
+    from pathlib import Path
     from subprocess import CompletedProcess, Popen
+
+    from tests.conformance.home import Home
 
 PLUGIN = "/run/docker/plugins/vethwork.sock"
 SERVER = ("httpd", "-f", "-h", "/www")
@@ -36,12 +39,10 @@ BLUE6 = ("--ipv6", "--subnet", "fd55::/64")
 class Docker:
     """A dockerd of its own on the host of a lab, with the plugin beside it."""
 
-    def __init__(self, lab: Lab, scratch: Path, *options: str) -> None:
-        self.lab, self.host, self.scratch, self.options = lab, lab.host, scratch, options
+    def __init__(self, lab: Lab, home: Home, scratch: Path, *options: str) -> None:
+        self.lab, self.host, self.home = lab, lab.host, home
+        self.scratch, self.options = scratch, options
         self.socket = f"unix:///run/docker-{scratch.name}.sock"
-        # Both of one release, even where another docker comes first in the path: each refuses what the other says.
-        beside = Path("/usr/bin/docker")
-        self.client = str(beside) if beside.exists() else "docker"
         self.daemon: Popen[str] | None = None
         self.start_containerd()
         self.start_plugin()
@@ -61,7 +62,7 @@ class Docker:
             f'version = 2\nroot = "{self.scratch}/containerd"\nstate = "/run/docker-{self.scratch.name}/containerd"\n'
             f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "{self.containerd}"\n'
         )
-        self._daemon("containerd.log", ["containerd", "--config", str(config)])
+        self._daemon("containerd.log", self.home.words("containerd", "--config", str(config)))
         self.until(lambda: os.path.exists(self.containerd))
 
     def start_plugin(self) -> None:
@@ -80,12 +81,17 @@ class Docker:
         places = ["--data-root", f"{self.scratch}/data", "--exec-root", f"/run/docker-{self.scratch.name}"]
         places += ["--pidfile", f"{self.scratch}/pid", "--host", self.socket, "--storage-driver", "vfs"]
         places += ["--containerd", self.containerd]
-        version = subprocess.run(["dockerd", "--version"], capture_output=True, text=True, check=True).stdout
         # Up to 20.10 it makes itself a key, below /etc unless it is told otherwise.
-        settings = {"deprecated-key-path": f"{self.scratch}/key.json"} if "version 20." in version else {}
+        settings = (
+            {"deprecated-key-path": f"{self.scratch}/key.json"}
+            if "version 20." in self.home.version("dockerd")
+            else {}
+        )
         (self.scratch / "daemon.json").write_text(json.dumps(settings))
         places += ["--config-file", f"{self.scratch}/daemon.json"]
-        self.daemon = self._daemon("dockerd.log", ["dockerd", "--debug", *places, *self.options])
+        self.daemon = self._daemon(
+            "dockerd.log", self.home.words("dockerd", "--debug", *places, *self.options)
+        )
         self.until(lambda: self("version", check=False).returncode == 0)
 
     def stop_daemon(self, number: int = signal.SIGTERM) -> None:
@@ -117,10 +123,15 @@ class Docker:
 
     # What is said to it.
 
+    def command(self, *arguments: str) -> list[str]:
+        """The client of the daemon's own release, even where another docker comes first in the path: each refuses what the
+        other says."""
+        return self.home.words("/usr/bin/docker", *arguments)
+
     def __call__(self, *arguments: str, check: bool = True) -> CompletedProcess[str]:
         """Call the docker client."""
         environ = {"DOCKER_HOST": self.socket, "DOCKER_CONFIG": str(self.scratch)}
-        return self.host.run([self.client, *arguments], check=check, timeout=DEADLINE, env=environ)
+        return self.host.run(self.command(*arguments), check=check, timeout=DEADLINE, env=environ)
 
     def network(self, name: str, *options: str) -> None:
         """Make a network of ours."""
@@ -157,11 +168,11 @@ class Docker:
         return {each["ifname"] for each in json.loads(self.host.run(["ip", "-j", "link"]).stdout)}
 
 
-def prepared(stack: ExitStack, scratch: Path, tool: Callable[[str], str], *options: str) -> Docker:
-    for name in ("dockerd", "docker", "containerd", "runc", "busybox"):
-        tool(name)
-    made = Docker(stack.enter_context(Lab()), scratch, *options)
+def prepared(stack: ExitStack, home: Home, scratch: Path, *options: str) -> Docker:
+    """A Docker that has the image, until the stack is unwound."""
+    home.need("dockerd", "docker", "containerd", "runc")
+    made = Docker(stack.enter_context(Lab()), home, scratch, *options)
     stack.callback(made.close)
-    make_image(scratch / "image.tar", tool("busybox"), SERVER)
+    make_image(scratch / "image.tar", str(home.find("busybox")), SERVER)
     made("load", "--input", str(scratch / "image.tar"))
     return made

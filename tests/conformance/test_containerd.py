@@ -15,19 +15,21 @@ import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.conformance.cni import SUBNET4, SUBNET6, conflist, covered, install
+from tests.conformance.cni import SUBNET4, SUBNET6, conflist, install
 from tests.conformance.cri import CallFailed, Pods
 from tests.conformance.images import NAME, make_image
 from vethwork.testing.lab import Lab
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
     from subprocess import CompletedProcess
+
+    from tests.conformance.home import Home
 
 CONFIG = """version = 2
 root = "{root}/root"
@@ -47,6 +49,7 @@ state = "{root}/state"
 """
 SERVER = ("httpd", "-f", "-h", "/www")
 HELLO = "hello from a container\n"
+LOOPBACK = "/usr/lib/cni/loopback"
 
 
 def wait_for_socket(path: Path, seconds: float = 20) -> None:
@@ -67,17 +70,20 @@ def wait_for_socket(path: Path, seconds: float = 20) -> None:
 class Containerd:
     """A containerd of its own on the host of a lab."""
 
-    def __init__(self, lab: Lab, scratch: Path, busybox: str) -> None:
-        self.lab, self.host, self.scratch = lab, lab.host, scratch
+    def __init__(self, lab: Lab, home: Home, scratch: Path) -> None:
+        self.lab, self.host, self.home, self.scratch = lab, lab.host, home, scratch
         config = scratch / "config.toml"
         config.write_text(CONFIG.format(root=scratch, image=NAME))
         log = open(scratch / "log", "wb")  # noqa: SIM115 - it is the daemon's, until the lab ends
         self.host.popen(
-            ["containerd", "--config", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            home.words("containerd", "--config", str(config)),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
         log.close()
         wait_for_socket(scratch / "sock")
-        make_image(scratch / "image.tar", busybox, SERVER)
+        make_image(scratch / "image.tar", str(home.find("busybox")), SERVER)
         for namespace in ("default", "k8s.io"):
             archive = str(scratch / "image.tar")
             self.ctr("--namespace", namespace, "image", "import", "--snapshotter", "native", archive)
@@ -85,9 +91,8 @@ class Containerd:
 
     def ctr(self, *arguments: str, check: bool = True) -> CompletedProcess[str]:
         """Call containerd's client."""
-        return self.host.run(
-            ["ctr", "--address", str(self.scratch / "sock"), *arguments], check=check, timeout=60
-        )
+        command = self.home.words("ctr", "--address", str(self.scratch / "sock"), *arguments)
+        return self.host.run(command, check=check, timeout=60)
 
     def run(self, name: str, *command: str) -> None:
         """Start a container with CNI."""
@@ -111,16 +116,16 @@ class Containerd:
 
 
 @pytest.fixture(scope="module")
-def containerd(tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], str]) -> Iterator[Containerd]:
-    for name in ("containerd", "ctr", "runc", "busybox", "mount"):
-        tool(name)
+def containerd(tmp_path_factory: pytest.TempPathFactory, home: Home) -> Iterator[Containerd]:
+    home.need("containerd", "ctr", "runc", LOOPBACK)
     scratch = tmp_path_factory.mktemp("containerd")
     # libcni keeps what ADD said in /var/lib/cni.
-    with covered(scratch, "/opt", "/etc", "/var/lib"), Lab() as lab:
-        shutil.rmtree("/etc/cni", ignore_errors=True)
-        install(lab.host, Path("/opt/cni/bin"), Path("/etc/cni/net.d"), conflist(subnets=(SUBNET4, SUBNET6)))
-        shutil.copy("/usr/lib/cni/loopback", "/opt/cni/bin")
-        yield Containerd(lab, scratch, tool("busybox"))
+    with home.covered(scratch, "/opt", "/etc", "/var/lib"), Lab() as lab:
+        shutil.rmtree(home.path("/etc/cni"), ignore_errors=True)
+        binaries, configurations = home.path("/opt/cni/bin"), home.path("/etc/cni/net.d")
+        install(lab.host, home, binaries, configurations, conflist(subnets=(SUBNET4, SUBNET6)))
+        shutil.copy(home.path(LOOPBACK), binaries)
+        yield Containerd(lab, home, scratch)
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +174,7 @@ def test_containers_reach_each_other(containerd: Containerd) -> None:
 def test_a_container_that_cannot_be_had(containerd: Containerd) -> None:
     """What the plugin says reaches the user."""
     document = conflist(subnets=("10.99.0.0/24",))
-    changed = Path("/etc/cni/net.d/00-changed.conflist")
+    changed = containerd.home.path("/etc/cni/net.d/00-changed.conflist")
     changed.write_text(json.dumps(document))
     try:
         failed = containerd.ctr("run", "--cni", "--snapshotter", "native", NAME, "bad", "true", check=False)

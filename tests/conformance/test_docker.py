@@ -16,10 +16,13 @@ from tests.conformance.dockerd import BLUE, BLUE6, DEADLINE, HELLO, Docker, prep
 from tests.conformance.images import NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from tests.conformance.home import Home
 
 ALONE = (
     "--iptables=false",
+    "--ip6tables=false",
     "--bridge=none",
     "--ip-forward=false",
     "--ip-masq=false",
@@ -28,10 +31,10 @@ ALONE = (
 
 
 @pytest.fixture(scope="module")
-def docker(tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], str]) -> Iterator[Docker]:
+def docker(tmp_path_factory: pytest.TempPathFactory, home: Home) -> Iterator[Docker]:
     """The only engine of its host."""
     with ExitStack() as stack:
-        yield prepared(stack, tmp_path_factory.mktemp("docker"), tool, *ALONE)
+        yield prepared(stack, home, tmp_path_factory.mktemp("docker"), *ALONE)
 
 
 @pytest.fixture(autouse=True)
@@ -281,22 +284,9 @@ def test_dockerd_is_started_anew(docker: Docker, number: int, ipam: str) -> None
 def test_ten_containers_at_once(docker: Docker) -> None:
     docker.network("blue", *BLUE, "--ipam-driver", "vethwork")
     environ = {"DOCKER_HOST": docker.socket, "DOCKER_CONFIG": str(docker.scratch)}
-    command = [
-        docker.client,
-        "run",
-        "--rm",
-        "--network",
-        "blue",
-        "-p",
-        "80",
-        NAME,
-        "ping",
-        "-c1",
-        "-W2",
-        "10.55.0.1",
-    ]
+    asked = ("run", "--rm", "--network", "blue", "-p", "80", NAME, "ping", "-c1", "-W2", "10.55.0.1")
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    started = [docker.host.popen(command, env=environ, **pipes) for _ in range(10)]
+    started = [docker.host.popen(docker.command(*asked), env=environ, **pipes) for _ in range(10)]
     assert [each.wait(DEADLINE) for each in started] == [0] * 10
     assert docker.vethwork("ps") == []
 

@@ -10,18 +10,16 @@ from tests.conformance.dockerd import BLUE, prepared
 from tests.conformance.images import NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pytest
 
+    from tests.conformance.home import Home
 
-def test_beside_docker_s_own_bridge(
-    tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], str]
-) -> None:
+
+def test_beside_docker_s_own_bridge(tmp_path_factory: pytest.TempPathFactory, home: Home) -> None:
     """dockerd with its own bridge and rules: both reach their containers, and neither disturbs the other."""
-    tool("iptables")
+    home.need("iptables")
     with ExitStack() as stack:
-        both = prepared(stack, tmp_path_factory.mktemp("both"), tool)
+        both = prepared(stack, home, tmp_path_factory.mktemp("both"))
         both.network("blue", *BLUE)
         both.run("ours", "blue", "-p", "8080:80")
         both.run("theirs", "bridge", "-p", "8081:80")

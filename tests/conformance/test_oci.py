@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.conformance.images import NAME, make_image
+from tests.conformance.images import NAME
+from tests.conformance.podman import TOOLS, Podman
 from vethwork.testing.lab import Lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.conformance.home import Home
 
 # crun takes the second hierarchy of a machine with both for its own, where such a machine lets nobody write.
 OWN_CGROUPS = 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"'
@@ -26,19 +30,17 @@ DEADLINE = 20
 class Runtime:
     """One of the two, on the host of a lab."""
 
-    def __init__(self, lab: Lab, name: str, busybox: str) -> None:
-        self.lab = lab
-        self.name = name
-        self._busybox = busybox
+    def __init__(self, lab: Lab, home: Home, name: str) -> None:
+        home.need(name)
+        self.lab, self.home, self.name = lab, home, name
         self._root = f"{lab.directory}/{name}"
-        stage = f"{lab.directory}/stage"
-        lab.host.vethwork("install", "oci", "--root", stage)
-        self.hook = f"{stage}/usr/local/libexec/vethwork/oci-hook"
+        self.hook = str(staged(lab, home) / "usr/local/libexec/vethwork/oci-hook")
 
     def command(self, *words: str) -> list[str]:
         """The command line of one call."""
         entry = ["unshare", "--mount", "--propagation", "private", "sh", "-c", OWN_CGROUPS, "sh"]
-        return [*(entry if self.name == "crun" else []), self.name, "--root", self._root, *words]
+        entry = entry if self.name == "crun" else []
+        return self.home.words(*entry, self.name, "--root", self._root, *words)
 
     def call(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """One call to its end."""
@@ -64,9 +66,11 @@ class Runtime:
         path = Path(self.lab.directory, "bundles", self.name, name)
         for each in ("bin", "proc", "dev", "sys", "tmp"):
             (path / "rootfs" / each).mkdir(parents=True)
-        shutil.copy(self._busybox, path / "rootfs/bin/busybox")
+        shutil.copy(self.home.find("busybox"), path / "rootfs/bin/busybox")
         (path / "rootfs/bin/sh").symlink_to("busybox")
-        subprocess.run([self.name, "spec"], cwd=path, check=True, timeout=DEADLINE)
+        subprocess.run(
+            self.home.words(self.name, "spec", "--bundle", str(path)), check=True, timeout=DEADLINE
+        )
         said = json.loads((path / "config.json").read_text())
         said["process"] |= {"args": ["/bin/sh", "-c", script], "terminal": False}
         for capabilities in said["process"]["capabilities"].values():
@@ -98,6 +102,15 @@ class Runtime:
     def left(self) -> list[str]:
         """The containers that the runtime knows."""
         return self.call("list", "--quiet").stdout.split()
+
+
+def staged(lab: Lab, home: Home) -> Path:
+    """What ``vethwork install oci`` writes; the launcher starts the interpreter of the home."""
+    stage = Path(lab.directory, "stage")
+    lab.host.vethwork("install", "oci", "--root", str(stage))
+    hook = stage / "usr/local/libexec/vethwork/oci-hook"
+    hook.write_text(hook.read_text().replace(sys.executable, home.python))
+    return stage
 
 
 class Traces(NamedTuple):
@@ -134,9 +147,8 @@ def lab(tool: Callable[[str], str]) -> Iterator[Lab]:
 
 
 @pytest.fixture(params=["runc", "crun"])
-def runtime(request: pytest.FixtureRequest, lab: Lab, tool: Callable[[str], str]) -> Iterator[Runtime]:
-    tool(request.param)
-    made = Runtime(lab, request.param, tool("busybox"))
+def runtime(request: pytest.FixtureRequest, lab: Lab, home: Home) -> Iterator[Runtime]:
+    made = Runtime(lab, home, request.param)
     yield made
     for name in made.left():
         made.end(name)
@@ -264,12 +276,9 @@ def test_a_hook_of_others_that_fails_afterwards(runtime: Runtime, lab: Lab) -> N
     assert_nothing_left(lab)
 
 
-def test_another_container_of_the_same_id_is_left_alone(
-    runtime: Runtime, lab: Lab, tool: Callable[[str], str]
-) -> None:
+def test_another_container_of_the_same_id_is_left_alone(runtime: Runtime, lab: Lab) -> None:
     runtime.start("web", runtime.bundle("web", SERVE.format(name="first", port=80), publish="8080:80"))
-    other = Runtime(lab, {"runc": "crun", "crun": "runc"}[runtime.name], tool("busybox"))
-    tool(other.name)
+    other = Runtime(lab, runtime.home, {"runc": "crun", "crun": "runc"}[runtime.name])
     done = other.call("run", "--bundle", other.bundle("web", "echo ran"), "web", check=False)
     assert done.returncode != 0
     assert lab.neighbour.fetch(f"http://{lab.host.v4}:8080/").text == "first"
@@ -301,42 +310,25 @@ def test_the_hook_of_the_hooks_directory_goes_by_the_status(runtime: Runtime, la
     assert_nothing_left(lab)
 
 
-PODMAN = """[containers]
-default_ulimits = ["nofile=1024:4096", "nproc=1024:1024"]
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-runtime = "runc"
-"""
-
-
-def test_podman_injects_the_hook(lab: Lab, tool: Callable[[str], str]) -> None:
+def test_podman_injects_the_hook(lab: Lab, home: Home) -> None:
     """Our file for hooks directories (oci-hooks(5)) is one that the real Podman reads, mark and all."""
-    for name in ("podman", "runc"):
-        tool(name)
-    stage = Path(lab.directory, "stage")
-    lab.host.vethwork("install", "oci", "--root", str(stage))
+    home.need(*TOOLS)
+    stage = staged(lab, home)
     hooks = stage / "etc/containers/oci/hooks.d"
     said = json.loads((hooks / "vethwork.json").read_text())
     records = [f"{key}={lab.host.environment[key]}" for key in ("VETHWORK_ROOT", "VETHWORK_RUN")]
     said["hook"] |= {"path": f"{stage}{said['hook']['path']}", "env": records}
     (hooks / "vethwork.json").write_text(json.dumps(said))
-    (stage / "containers.conf").write_text(PODMAN)
-    make_image(stage / "image.tar", tool("busybox"), ("httpd", "-f", "-h", "/www"))
-
-    def podman(*words: str) -> str:
-        places = [f"--{name}={stage}/podman/{name}" for name in ("root", "runroot", "tmpdir")]
-        command = ["podman", "--storage-driver=vfs", *places, f"--hooks-dir={hooks}", *words]
-        environment = {"CONTAINERS_CONF": str(stage / "containers.conf")}
-        return lab.host.run(command, env=environment, timeout=60).stdout
-
-    podman("load", "-i", str(stage / "image.tar"))
+    podman = Podman(lab, home, stage, "", f"--hooks-dir={hooks}")
     wishes = ["network=bridge", "publish=8080:80"]
     annotations = [word for wish in wishes for word in ("--annotation", f"io.vethwork.{wish}")]
     podman("run", "--detach", "--name", "web", "--network", "none", *annotations, NAME)
     podman("run", "--rm", "--network", "none", NAME, "true")  # not annotated: none of the hook's business
     assert lab.neighbour.fetch(f"http://{lab.host.v4}:8080/").text == "hello from a container\n"
     (seen,) = traces(lab).containers
-    assert (seen["owner"], seen["name"]) == ("oci", podman("inspect", "--format", "{{.Id}}", "web").strip())
+    assert (seen["owner"], seen["name"]) == (
+        "oci",
+        podman("inspect", "--format", "{{.Id}}", "web").stdout.strip(),
+    )
     podman("rm", "--force", "--time", "0", "web")
     assert_nothing_left(lab)

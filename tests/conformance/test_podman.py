@@ -7,112 +7,43 @@ CONTAINERS_HELPER_BINARY_DIR names, and there it is a launcher of ours; ``aardva
 from __future__ import annotations
 
 import json
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance.images import NAME, make_image
+from tests.conformance.images import NAME
+from tests.conformance.podman import HELLO, TOOLS, Podman
 from vethwork.testing.lab import Lab
-from vethwork.testing.machine import SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
-    from subprocess import CompletedProcess
 
-# What calls it for the clean-up is started by conmon, which passes little of the environment on.
-LAUNCHER = f"""#!{sys.executable} -IS
-import os, sys
-sys.path.insert(0, {SOURCE!r})
-os.environ.update({{environ!r}})
-from vethwork.frontends.netavark.main import main
-main()
-"""
-CONFIG = """[containers]
-default_ulimits = ["nofile=1024:4096", "nproc=1024:1024"]
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-runtime = "runc"
-[network]
-network_backend = "netavark"
+    from tests.conformance.home import Home
+
+NETWORK = """network_backend = "netavark"
 network_config_dir = "{scratch}/networks"
 """
 AARDVARK = "/usr/lib/podman/aardvark-dns"
-SERVER = ("httpd", "-f", "-h", "/www")
-HELLO = "hello from a container\n"
 MAC = "92:d0:c6:0a:29:33"
 
 
-class Podman:
-    """A Podman with storage and configuration of its own, on the host of a lab."""
-
-    def __init__(self, lab: Lab, scratch: Path, busybox: str) -> None:
-        self.lab, self.host, self.scratch = lab, lab.host, scratch
-        (scratch / "containers.conf").write_text(CONFIG.format(scratch=scratch))
-        (scratch / "networks").mkdir()
-        helpers = scratch / "helpers"
-        helpers.mkdir()
-        launcher = helpers / "netavark"
-        launcher.write_text(LAUNCHER.format(environ=lab.host.environment))
-        launcher.chmod(0o755)
-        self.environ = {
-            "CONTAINERS_CONF": str(scratch / "containers.conf"),
-            "CONTAINERS_HELPER_BINARY_DIR": str(helpers),
-        }
-        make_image(scratch / "image.tar", busybox, SERVER)
-        self("load", "-i", str(scratch / "image.tar"))
-
-    def __call__(self, *arguments: str, check: bool = True) -> CompletedProcess[str]:
-        """Call Podman."""
-        places = [
-            f"--root={self.scratch}/root",
-            f"--runroot={self.scratch}/run",
-            f"--tmpdir={self.scratch}/tmp",
-        ]
-        command = ["podman", "--storage-driver=vfs", *places, *arguments]
-        return self.host.run(command, env=self.environ, check=check, timeout=60)
-
-    def run(self, name: str, *options: str) -> None:
-        """Start a container in the background."""
-        self("run", "--detach", "--name", name, *options, NAME)
-
-    def ask(self, name: str, *command: str) -> str:
-        """Run a command in a container, and give what it says."""
-        return self("exec", name, *command).stdout
-
-    def fetch(self, address: str, port: int = 8080) -> str:
-        """What the neighbour on the wire is served."""
-        host = f"[{address}]" if ":" in address else address
-        return self.lab.neighbour.fetch(f"http://{host}:{port}/").text
-
-    def vethwork(self, *arguments: str) -> dict[str, Any]:
-        """What vethwork lists, by name."""
-        said = json.loads(self.host.vethwork(*arguments, "--json").stdout)
-        return {each["name"]: each for each in said}
-
-    def addresses(self, name: str, network: str = "podman") -> list[str]:
-        """What Podman says are a container's addresses."""
-        said = json.loads(self("inspect", name).stdout)[0]["NetworkSettings"]["Networks"][network]
-        return [each for each in (said["IPAddress"], said["GlobalIPv6Address"]) if each]
-
-
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], str]) -> Iterator[Podman]:
-    for name in ("podman", "runc", "busybox", AARDVARK):
-        tool(name)
+def podman(tmp_path_factory: pytest.TempPathFactory, home: Home) -> Iterator[Podman]:
+    home.need(*TOOLS, AARDVARK)
+    scratch = tmp_path_factory.mktemp("podman")
+    (scratch / "networks").mkdir()
     with Lab() as lab:
-        made = Podman(lab, tmp_path_factory.mktemp("podman"), tool("busybox"))
-        yield made
+        # What calls it for the clean-up is started by conmon, which passes little of the environment on.
+        home.launch(scratch / "helpers/netavark", "netavark", lab.host.environment)
+        helpers = {"CONTAINERS_HELPER_BINARY_DIR": str(scratch / "helpers")}
+        yield Podman(lab, home, scratch, NETWORK.format(scratch=scratch), environ=helpers)
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(podman: Podman) -> Iterator[None]:
     """Every container and network goes, and gives back everything."""
     yield
-    podman("pod", "rm", "--all", "--force", "--time", "0")
-    podman("rm", "--all", "--force", "--time", "0")
+    podman.clear()
     podman("network", "prune", "--force")
     assert podman.vethwork("ps") == podman.vethwork("network", "ls") == {}
     listed = json.loads(podman.host.run(["ip", "-j", "link"]).stdout)
@@ -121,14 +52,14 @@ def nothing_is_left(podman: Podman) -> Iterator[None]:
 
 def test_run_in_the_foreground(podman: Podman) -> None:
     said = podman("run", "--rm", NAME, "ping", "-c1", "-W2", podman.lab.internet.v4)
-    assert "1 packets received" in said.stdout
+    assert f"64 bytes from {podman.lab.internet.v4}" in said.stdout
     assert said.stderr == ""
 
 
 def test_what_podman_knows_of_it(podman: Podman) -> None:
     assert podman("info", "--format", "{{.Host.NetworkBackend}}").stdout.strip() == "netavark"
     podman.run("web")
-    (address,) = podman.addresses("web")
+    (address,) = podman.addresses("web", "podman")
     shown = podman.vethwork("ps")["web"]
     identity = podman("inspect", "web", "--format", "{{.Id}}").stdout.strip()
     assert (shown["id"], shown["endpoints"][0]["addresses"]) == (identity, [f"{address}/16"])
@@ -148,7 +79,7 @@ def test_ports_of_all_kinds(podman: Podman) -> None:
     namespace.serve_udp_echo(80)
     assert podman.lab.neighbour.reaches(podman.host.v4, 8082, "udp")
     assert "8080" in podman("port", "web").stdout
-    (address,) = podman.addresses("web")
+    (address,) = podman.addresses("web", "podman")
     assert podman.ask("web", "wget", "-qO-", f"http://{podman.host.v4}:8080/") == HELLO
     podman.lab.neighbour.add_route("10.88.0.0/16", podman.host.v4)
     assert not podman.lab.neighbour.reaches(address, 80, timeout=0.3)
@@ -202,7 +133,7 @@ def test_connect_and_disconnect_while_it_runs(podman: Podman) -> None:
     podman("network", "connect", "podman", "web")
     podman("network", "disconnect", "blue", "web")
     assert podman.fetch(podman.host.v4) == HELLO
-    assert "1 packets received" in podman.ask("web", "ping", "-c1", "-W2", podman.lab.internet.v4)
+    assert podman.pings("web", podman.lab.internet.v4)
 
 
 def test_reload_and_a_foreign_flush(podman: Podman) -> None:
@@ -254,7 +185,7 @@ def test_addresses_of_ones_own(podman: Podman) -> None:
     assert podman.addresses("web", "blue") == ["10.99.0.9", "fd99::9"]
     assert MAC in podman.ask("web", "ip", "link", "show", "eth0")
     assert podman.fetch(podman.host.v4) == podman.fetch(podman.host.v6) == HELLO
-    assert "1 packets received" in podman.ask("web", "ping", "-c1", "-W2", podman.lab.internet.v6)
+    assert podman.pings("web", podman.lab.internet.v6)
 
 
 def test_an_internal_network(podman: Podman) -> None:
@@ -301,7 +232,7 @@ def test_two_networks_are_apart_unless_asked_to_meet(podman: Podman) -> None:
 
     def meets(one: str, other: str) -> bool:
         (address,) = podman.addresses(other, other)
-        return not podman("exec", one, "ping", "-c1", "-W1", address, check=False).returncode
+        return podman.pings(one, address)
 
     assert meets("blue", "red")
     assert meets("blue", "shy")
@@ -326,7 +257,7 @@ def test_macvlan(podman: Podman, kernel_option: Callable[[str], None]) -> None:
     )
     podman.run("web", "--network", "lan", "--ip", "192.0.2.99")
     assert podman.fetch("192.0.2.99", 80) == HELLO
-    assert "1 packets received" in podman.ask("web", "ping", "-c1", "-W2", podman.lab.internet.v4)
+    assert podman.pings("web", podman.lab.internet.v4)
 
 
 def test_system_prune(podman: Podman) -> None:

@@ -7,94 +7,50 @@ container's aliases by network, and gives CNI_ARGS with IP and MAC.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance.cni import SUBNET4, SUBNET6, conflist, covered, install
-from tests.conformance.images import NAME, make_image
+from tests.conformance.cni import SUBNET4, SUBNET6, conflist, install
+from tests.conformance.images import NAME
+from tests.conformance.podman import HELLO, TOOLS, Podman
 from vethwork.testing.lab import Lab
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-    from subprocess import CompletedProcess
+    from collections.abc import Iterator
 
-CONFIG = """[containers]
-default_ulimits = ["nofile=1024:4096", "nproc=1024:1024"]
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-runtime = "runc"
-[network]
-network_backend = "cni"
+    from tests.conformance.home import Home
+
+NETWORK = """network_backend = "cni"
 cni_plugin_dirs = ["{scratch}/bin"]
 network_config_dir = "{scratch}/net.d"
 default_network = "pods"
 """
-SERVER = ("httpd", "-f", "-h", "/www")
-HELLO = "hello from a container\n"
 RED = "10.78.0.0/24"
 
 
-class Podman:
-    """A Podman with storage and configuration of its own, on the host of a lab."""
-
-    def __init__(self, lab: Lab, scratch: Path, busybox: str) -> None:
-        self.lab, self.host, self.scratch = lab, lab.host, scratch
-        (scratch / "containers.conf").write_text(CONFIG.format(scratch=scratch))
-        red = conflist("red", subnets=(RED,), portsReserved=True)
-        blue = conflist("pods", subnets=(SUBNET4, SUBNET6), portsReserved=True)
-        install(lab.host, scratch / "bin", scratch / "net.d", blue, red)
-        make_image(scratch / "image.tar", busybox, SERVER)
-        self("load", "-i", str(scratch / "image.tar"))
-
-    def __call__(self, *arguments: str, check: bool = True) -> CompletedProcess[str]:
-        """Call Podman."""
-        places = [
-            f"--root={self.scratch}/root",
-            f"--runroot={self.scratch}/run",
-            f"--tmpdir={self.scratch}/tmp",
-        ]
-        environ = {"CONTAINERS_CONF": str(self.scratch / "containers.conf")}
-        command = ["podman", "--storage-driver=vfs", *places, *arguments]
-        return self.host.run(command, env=environ, check=check, timeout=60)
-
-    def run(self, name: str, *options: str) -> None:
-        """Start a container in the background."""
-        self("run", "--detach", "--name", name, *options, NAME)
-
-    def containers(self) -> dict[str, Any]:
-        """What vethwork says, by the first address."""
-        return {each["name"]: each for each in json.loads(self.host.vethwork("ps", "--json").stdout)}
-
-    def addresses(self, name: str, network: str = "pods") -> list[str]:
-        """What Podman says are a container's addresses."""
-        said = json.loads(self("inspect", name).stdout)[0]["NetworkSettings"]["Networks"][network]
-        return [each for each in (said["IPAddress"], said["GlobalIPv6Address"]) if each]
-
-
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], str]) -> Iterator[Podman]:
-    for name in ("podman", "runc", "busybox"):
-        tool(name)
+def podman(tmp_path_factory: pytest.TempPathFactory, home: Home) -> Iterator[Podman]:
+    home.need(*TOOLS)
     scratch = tmp_path_factory.mktemp("podman")
+    red = conflist("red", subnets=(RED,), portsReserved=True)
+    blue = conflist("pods", subnets=(SUBNET4, SUBNET6), portsReserved=True)
     # libcni keeps what ADD said in /var/lib/cni.
-    with covered(scratch, "/etc", "/var/lib"), Lab() as lab:
-        made = Podman(lab, scratch, tool("busybox"))
+    with home.covered(scratch, "/etc", "/var/lib"), Lab() as lab:
+        install(lab.host, home, scratch / "bin", scratch / "net.d", blue, red)
+        made = Podman(lab, home, scratch, NETWORK.format(scratch=scratch))
         try:
             yield made
         finally:
-            made("rm", "--all", "--force", "--time", "0")
+            made.clear()
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(podman: Podman) -> Iterator[None]:
     """Every container goes, and gives back everything."""
     yield
-    podman("pod", "rm", "--all", "--force", "--time", "0")
-    podman("rm", "--all", "--force", "--time", "0")
-    assert podman.containers() == {}
+    podman.clear()
+    assert podman.vethwork("ps") == {}
 
 
 def test_the_networks_are_listed(podman: Podman) -> None:
@@ -108,57 +64,57 @@ def test_the_networks_are_listed(podman: Podman) -> None:
 
 def test_run_with_a_port(podman: Podman) -> None:
     podman.run("web", "-p", "8080:80", "-p", "9000-9003:9000-9003")
-    four, six = podman.addresses("web")
+    four, six = podman.addresses("web", "pods")
     assert podman.host.fetch(f"http://{four}/").text == HELLO
     assert podman.host.fetch(f"http://[{six}]/").text == HELLO
-    assert podman.lab.neighbour.fetch(f"http://{podman.host.v4}:8080/").text == HELLO
-    (shown,) = podman.containers().values()
+    assert podman.fetch(podman.host.v4) == HELLO
+    (shown,) = podman.vethwork("ps").values()
     assert [(each["host_port"], each["count"]) for each in shown["ports"]] == [(8080, 1), (9000, 4)]
-    assert "1 packets received" in podman("exec", "web", "ping", "-c1", "-W2", podman.lab.internet.v4).stdout
+    assert podman.pings("web", podman.lab.internet.v4)
 
 
 def test_addresses_of_ones_own(podman: Podman) -> None:
     podman.run("web", "--ip", "10.77.0.77", "--ip6", "fd77::77", "--mac-address", "02:00:00:00:00:77")
-    assert podman.addresses("web") == ["10.77.0.77", "fd77::77"]
-    assert "02:00:00:00:00:77" in podman("exec", "web", "ip", "link", "show", "eth0").stdout
+    assert podman.addresses("web", "pods") == ["10.77.0.77", "fd77::77"]
+    assert "02:00:00:00:00:77" in podman.ask("web", "ip", "link", "show", "eth0")
 
 
 def test_two_networks(podman: Podman) -> None:
     podman.run("web", "--network", "pods,red", "-p", "8080:80")
-    (shown,) = podman.containers().values()
+    (shown,) = podman.vethwork("ps").values()
     assert sorted((each["network"], each["interface"]) for each in shown["endpoints"]) in (
         [("pods", "eth0"), ("red", "eth1")],
         [("pods", "eth1"), ("red", "eth0")],
     )
-    assert podman.lab.neighbour.fetch(f"http://{podman.host.v4}:8080/").text == HELLO
+    assert podman.fetch(podman.host.v4) == HELLO
 
 
 def test_connect_and_disconnect(podman: Podman) -> None:
     podman.run("web", "-p", "8080:80")
     podman("network", "connect", "red", "web")
     assert podman.addresses("web", "red")[0].startswith("10.78.0.")
-    assert "eth1" in podman("exec", "web", "ip", "link").stdout
+    assert "eth1" in podman.ask("web", "ip", "link")
     podman("network", "disconnect", "red", "web")
-    assert "eth1" not in podman("exec", "web", "ip", "link").stdout
-    assert podman.lab.neighbour.fetch(f"http://{podman.host.v4}:8080/").text == HELLO
+    assert "eth1" not in podman.ask("web", "ip", "link")
+    assert podman.fetch(podman.host.v4) == HELLO
 
 
 def test_a_pod(podman: Podman) -> None:
     podman("pod", "create", "--name", "pod", "--infra-image", NAME, "-p", "8080:80", check=True)
     podman.run("web", "--pod", "pod")
-    assert podman.lab.neighbour.fetch(f"http://{podman.host.v4}:8080/").text == HELLO
-    assert len(podman.containers()) == 1
+    assert podman.fetch(podman.host.v4) == HELLO
+    assert len(podman.vethwork("ps")) == 1
 
 
 def test_restart_and_reload(podman: Podman) -> None:
     podman.run("web", "-p", "8080:80")
     podman("restart", "--time", "0", "web")
-    assert podman.lab.neighbour.fetch(f"http://{podman.host.v4}:8080/").text == HELLO
-    before = podman.addresses("web")
+    assert podman.fetch(podman.host.v4) == HELLO
+    before = podman.addresses("web", "pods")
     podman.host.run(["nft", "flush", "ruleset"])
     podman("network", "reload", "web")
-    assert podman.addresses("web") == before
-    assert podman.lab.neighbour.fetch(f"http://{podman.host.v4}:8080/").text == HELLO
+    assert podman.addresses("web", "pods") == before
+    assert podman.fetch(podman.host.v4) == HELLO
 
 
 def test_what_the_plugin_says_reaches_the_user(podman: Podman) -> None:
