@@ -90,9 +90,12 @@ class Home(NamedTuple):
 
     @contextmanager
     def covered(self, scratch: Path, *paths: str) -> Iterator[None]:
-        """Lay a writable layer over directories of it, until the end: what is written goes to ``scratch``."""
+        """Lay a writable layer over directories of this machine, until the end: what is written goes to ``scratch``.
+
+        A folder has such a layer as a whole.
+        """
         with ExitStack() as stack:
-            for path in paths:
+            for path in () if self.mounts else paths:
                 stack.enter_context(_layer(scratch / path.strip("/"), self.path(path), self.path(path)))
             yield
 

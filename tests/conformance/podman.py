@@ -28,6 +28,7 @@ events_logger = "file"
 runtime = "runc"
 [network]
 """
+PLACES = (("root", "root"), ("runroot", "run"), ("tmpdir", "tmp"))  # 50 characters is the most for a runroot
 TOOLS = ("podman", "runc", "busybox")
 SERVER = ("httpd", "-f", "-h", "/www")
 HELLO = "hello from a container\n"
@@ -48,7 +49,7 @@ class Podman:
         self.lab, self.host, self.home, self.scratch = lab, lab.host, home, scratch
         self.options = (
             "--storage-driver=vfs",
-            *[f"--{option}={scratch}/podman/{option}" for option in ("root", "runroot", "tmpdir")],
+            *[f"--{option}={scratch}/{place}" for option, place in PLACES],
             *options,
         )
         (scratch / "containers.conf").write_text(CONFIG + network)

@@ -86,7 +86,7 @@ class Containerd:
         make_image(scratch / "image.tar", str(home.find("busybox")), SERVER)
         for namespace in ("default", "k8s.io"):
             archive = str(scratch / "image.tar")
-            self.ctr("--namespace", namespace, "image", "import", "--snapshotter", "native", archive)
+            self.ctr("--namespace", namespace, "image", "import", "--no-unpack", archive)
         self.pods = Pods(scratch / "sock")
 
     def ctr(self, *arguments: str, check: bool = True) -> CompletedProcess[str]:

@@ -107,9 +107,10 @@ class Runtime:
 def staged(lab: Lab, home: Home) -> Path:
     """What ``vethwork install oci`` writes; the launcher starts the interpreter of the home."""
     stage = Path(lab.directory, "stage")
-    lab.host.vethwork("install", "oci", "--root", str(stage))
     hook = stage / "usr/local/libexec/vethwork/oci-hook"
-    hook.write_text(hook.read_text().replace(sys.executable, home.python))
+    if not hook.exists():
+        lab.host.vethwork("install", "oci", "--root", str(stage))
+        hook.write_text(hook.read_text().replace(sys.executable, home.python))
     return stage
 
 

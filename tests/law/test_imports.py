@@ -41,6 +41,9 @@ FRONTENDS_BESIDES: dict[str, set[str]] = {
     "frontends/cli": {"service", "testing"},
 }
 
+# What front-ends share among themselves: each may import these, and these what a front-end may.
+SHARED_BY_FRONTENDS = {"frontends/document"}
+
 # What decides and what spells has no clock, disk, socket, process or randomness of its own.
 PURE = ("model", "plan", "wire")
 IMPURE = ("os", "socket", "_socket", "subprocess", "ctypes", "time", "random")
@@ -57,7 +60,8 @@ BINARIES = {"ip", "tc", "bridge", "brctl", "nft", "iptables", "ip6tables", "conn
 def allowed(area: str) -> set[str] | None:
     """What an area may import of ours; None if the law does not know the area."""
     if area.startswith("frontends/"):
-        return MAY_IMPORT["frontends"] | {"frontends", area} | FRONTENDS_BESIDES.get(area, set())
+        besides = FRONTENDS_BESIDES.get(area, set())
+        return MAY_IMPORT["frontends"] | {"frontends", area} | SHARED_BY_FRONTENDS | besides
     return MAY_IMPORT[area] | {area} if area in MAY_IMPORT else None
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 
 from tests.unit.test_docker_documents import CREATE_20, CREATE_28, ENDPOINT, NETWORK
 from vethwork.engine import Engine
-from vethwork.frontends.docker.document import LARGEST
+from vethwork.frontends.docker.document import Section
 from vethwork.frontends.docker.protocol import METHODS, WITHOUT_DOCUMENT, answer
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def refused(method: str, document: Any, *statuses: int) -> str:
         b"[" * 100_000,
         b'{"NetworkID":' * 5000,
         b"9" * 10_000,
-        b" " * (LARGEST + 1),
+        b" " * (Section.largest + 1),
         b'{"NetworkID":"' + b"a" * (10 << 20) + b'"}',
     ],
     ids=[

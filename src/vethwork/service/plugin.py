@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from vethwork.frontends.docker.document import LARGEST
+from vethwork.frontends.docker.document import Section
 from vethwork.frontends.docker.protocol import CONTENT_TYPE, answer
 
 TYPE_CHECKING = False
@@ -25,7 +25,7 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     """Answer one request."""
     if environ["REQUEST_METHOD"] == "POST":
         status, document = answer(
-            environ["PATH_INFO"].removeprefix("/"), environ["wsgi.input"].read(LARGEST + 1)
+            environ["PATH_INFO"].removeprefix("/"), environ["wsgi.input"].read(Section.largest + 1)
         )
     else:
         status, document = 405, {"Err": "only POST is known here"}

@@ -7,8 +7,9 @@ Addresses are the sum of all (CONVENTIONS.md of the CNI project).
 from __future__ import annotations
 
 from vethwork.errors import RequestError
-from vethwork.frontends.cni.document import CONFIG, UNSUPPORTED, CniError, parse_at
+from vethwork.frontends.cni.document import CONFIG, UNSUPPORTED, CniError
 from vethwork.frontends.cni.network import parse_name, parse_subnets
+from vethwork.frontends.document import parse_at
 from vethwork.model.address import Address, Interface, Mac, Prefix
 from vethwork.model.container import Join
 from vethwork.model.network import Way
@@ -41,8 +42,8 @@ def parse_join(call: Call, document: Section) -> Join:
     """The wish for the interface; a route without a gateway is yet to be settled. Raises CniError."""
     return Join(
         network=parse_name(document),
-        addresses=_parse_addresses(call, document),
-        mac=_parse_mac(call, document),
+        addresses=parse_addresses(call, document),
+        mac=parse_mac(call, document),
         ifname=call.ifname,
         ranges=tuple([each for subnet in parse_subnets(document) for each in subnet.ranges]),
         ways=tuple([_parse_route(section) for section in document.section("ipam").sections("routes")]),
@@ -77,7 +78,8 @@ def settle_routes(join: Join, network: Network) -> Join:
     return join.replace(ways=tuple(others), default_route=bool(wanted))
 
 
-def _parse_addresses(call: Call, document: Section) -> tuple[Address, ...]:
+def parse_addresses(call: Call, document: Section) -> tuple[Address, ...]:
+    """The addresses that are asked for. Raises CniError."""
     runtime, cni = document.section("runtimeConfig"), document.section("args").section("cni")
     said = [(runtime.place("ips"), text) for text in runtime.texts("ips")]
     said += [(cni.place("ips"), text) for text in cni.texts("ips")]
@@ -91,7 +93,8 @@ def _parse_host(text: str) -> Address:
     return Interface.parse(text).address if "/" in text else Address.parse(text)
 
 
-def _parse_mac(call: Call, document: Section) -> Mac | None:
+def parse_mac(call: Call, document: Section) -> Mac | None:
+    """The MAC address that is asked for. Raises CniError."""
     runtime, cni = document.section("runtimeConfig"), document.section("args").section("cni")
     found = [section.parsed("mac", Mac.parse) for section in (runtime, cni, document)]
     if text := call.argument("MAC"):

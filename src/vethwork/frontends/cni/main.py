@@ -11,7 +11,7 @@ import sys
 
 from vethwork.errors import VethworkError
 from vethwork.frontends.cni import protocol
-from vethwork.frontends.cni.document import LARGEST, parse_document
+from vethwork.frontends.cni.document import Section
 from vethwork.frontends.cni.verbs import VERBS
 from vethwork.model.text import spell_json
 
@@ -33,7 +33,7 @@ def run(environ: Mapping[str, str], stdin: BinaryIO, stdout: TextIO, stderr: Tex
         return 0
     said = [protocol.NEWEST]
     try:
-        answer = _answer(environ, stdin.read(LARGEST + 1), said)
+        answer = _answer(environ, stdin.read(Section.largest + 1), said)
         status = 0
     except VethworkError as error:
         answer, status = protocol.error_document(said[-1], error), 1
@@ -51,7 +51,7 @@ def _answer(environ: Mapping[str, str], data: bytes, said: list[str]) -> dict[st
     """Do what is asked. The caller's version is noted in ``said`` once it is known. Raises VethworkError."""
     if environ["CNI_COMMAND"] == "VERSION":
         return protocol.versions()
-    document = parse_document(data)
+    document = Section.parse(data)
     said.append(protocol.parse_version(document))
     call = protocol.parse_call(environ)
     protocol.check_since(call.command, said[-1])

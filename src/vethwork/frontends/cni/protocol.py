@@ -14,7 +14,9 @@ nobody here knows are let pass.
 from __future__ import annotations
 
 from vethwork import __version__
-from vethwork.frontends.cni.document import ENVIRONMENT, VERSION, CniError, parse_at
+from vethwork.errors import RequestError
+from vethwork.frontends.cni.document import ENVIRONMENT, VERSION, CniError
+from vethwork.frontends.document import parse_at
 from vethwork.model.names import IfName, Name, NetnsPath
 from vethwork.model.record import Record
 
@@ -64,7 +66,10 @@ def parse_call(environ: Mapping[str, str]) -> Call:
     missing = [name for name in needed if not environ.get(name)]
     if missing:
         raise CniError(ENVIRONMENT, f"{command}: needs {', '.join(missing)} in the environment")
-    values = {name: parse_at(name, environ[name], VARIABLES[name][0], ENVIRONMENT) for name in needed}
+    try:
+        values = {name: parse_at(name, environ[name], VARIABLES[name][0]) for name in needed}
+    except RequestError as error:
+        raise CniError(ENVIRONMENT, error.message, hint=error.hint) from error
     return Call(
         command,
         Name(values.get("CNI_CONTAINERID", "")),

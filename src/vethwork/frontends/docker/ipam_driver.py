@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from vethwork import pools
 from vethwork.errors import RequestError
-from vethwork.frontends.docker.document import parse_at
+from vethwork.frontends.document import parse_at
 from vethwork.model.address import Address, Prefix
 
 TYPE_CHECKING = False

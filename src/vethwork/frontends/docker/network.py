@@ -12,7 +12,8 @@ shows it.
 from __future__ import annotations
 
 from vethwork.errors import RequestError
-from vethwork.frontends.docker.document import Section, engine_id, parse_at, parse_id
+from vethwork.frontends.docker.document import Section, engine_id, parse_id
+from vethwork.frontends.document import parse_at
 from vethwork.model.address import Address, Interface, Prefix
 from vethwork.model.names import IfName, Name
 from vethwork.model.network import NetworkRequest

@@ -13,7 +13,7 @@ import sys
 from vethwork.engine import Engine
 from vethwork.errors import VethworkError
 from vethwork.frontends.docker import ipam_driver, network_driver
-from vethwork.frontends.docker.document import Malformed, Section, parse_document
+from vethwork.frontends.docker.document import Malformed, Section
 from vethwork.frontends.docker.network import OWNER
 from vethwork.handover import collect_dead
 
@@ -65,11 +65,11 @@ WITHOUT_DOCUMENT = frozenset(
 )
 
 
-def handle(method: str, document: object) -> Answer:
+def handle(method: str, document: Section) -> Answer:
     """Do what a document asks for. Raises VethworkError; nothing is left then. KeyError: there is no such method."""
-    work, section = METHODS[method], Section({} if method in WITHOUT_DOCUMENT else document)
+    work = METHODS[method]
     with Engine() as engine:
-        return work(engine, section)
+        return work(engine, document)
 
 
 def answer(method: str, body: bytes) -> tuple[int, Answer]:
@@ -77,7 +77,7 @@ def answer(method: str, body: bytes) -> tuple[int, Answer]:
     if method not in METHODS:
         return UNKNOWN_METHOD, _error(f"{method[:80]!r} is no method of this plugin")
     try:
-        return OK, handle(method, {} if method in WITHOUT_DOCUMENT else parse_document(body))
+        return OK, handle(method, Section({}) if method in WITHOUT_DOCUMENT else Section.parse(body))
     except Malformed as error:
         return BAD_REQUEST, _error(f"{method}: {error}")
     except VethworkError as error:

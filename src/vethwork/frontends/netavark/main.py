@@ -17,7 +17,7 @@ from vethwork.errors import RequestError, VethworkError
 from vethwork.frontends.netavark import verbs
 from vethwork.frontends.netavark.aardvark import NameServer
 from vethwork.frontends.netavark.arguments import USAGE, UsageError, parse_arguments, parse_dns_port
-from vethwork.frontends.netavark.document import LARGEST, Fields, parse_document
+from vethwork.frontends.netavark.document import Fields
 from vethwork.frontends.netavark.translate import parse_setup
 from vethwork.model.address import Address
 from vethwork.model.names import NetnsPath
@@ -111,10 +111,10 @@ class Call:
     def _document(self) -> Fields:
         path = self._arguments.file
         if not path:
-            return parse_document(self._stdin.read(LARGEST + 1))
+            return Fields.parse(self._stdin.read(Fields.largest + 1))
         try:
             with open(path, "rb") as file:
-                return parse_document(file.read(LARGEST + 1))
+                return Fields.parse(file.read(Fields.largest + 1))
         except (OSError, ValueError) as error:
             raise RequestError(f"failed to load network options: {error}") from error
 
@@ -134,7 +134,7 @@ class Call:
 
     def _update(self) -> str:
         arguments = self._arguments
-        self._stdin.read(LARGEST)
+        self._stdin.read(Fields.largest)
         if arguments.servers is not None:
             servers = [str(Address.parse(each)) for each in arguments.servers.split(",") if each]
             verbs.update(arguments.operand, tuple(servers), self._server)
