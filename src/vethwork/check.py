@@ -98,7 +98,7 @@ def _wrong_links(engine: Engine, netns: str, endpoint: Endpoint, network: Networ
         wrong.append(f"link {endpoint.ifb}, which limits what {endpoint.ifname} sends, is gone")
     if have.mac is None:
         return [*wrong, f"interface {endpoint.ifname} is gone"]
-    if have.mac != endpoint.mac:
+    if have.mac != endpoint.mac and network.driver != "foreign":
         wrong.append(f"interface {endpoint.ifname} has MAC address {have.mac}, not {endpoint.mac}")
     if not have.up:
         wrong.append(f"interface {endpoint.ifname} is down")

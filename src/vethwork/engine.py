@@ -129,7 +129,7 @@ class Engine:
         for join in request.joins:
             self.ensure_network(join.network)
         self.check_namespace(request)
-        return self.again(lambda: self._attach(request), lambda: self._make_room(request))
+        return self.again(lambda: self._attach(request), lambda: self.make_room(request))
 
     def again(self, work: Callable[[], Result], make_room: Callable[[], bool] = lambda: False) -> Result:
         """Do ``work``; once more, where the records refuse it and there is hope.
@@ -208,7 +208,7 @@ class Engine:
             )
             return seen.networks
 
-    def _make_room(self, request: AttachRequest) -> bool:
+    def make_room(self, request: AttachRequest) -> bool:
         """Detach who died without anybody having said so, and still holds what is asked for: name, place, address or port.
 
         False: nobody did.

@@ -28,7 +28,7 @@ def add_interface(engine: Engine, request: AttachRequest) -> Endpoint:
     """
     engine.ensure_network(request.joins[0].network)
     engine.check_namespace(request)
-    return engine.again(lambda: _add(engine, request))
+    return engine.again(lambda: _add(engine, request), lambda: engine.make_room(request))
 
 
 def _add(engine: Engine, request: AttachRequest) -> Endpoint:

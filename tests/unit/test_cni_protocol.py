@@ -389,7 +389,10 @@ def test_a_namespace_that_is_none(netns: str) -> None:
         (6, "runtimeConfig.bandwidth", []),
         (6, "runtimeConfig.bandwidth", {"ingressRate": "1M"}),
         (7, "runtimeConfig.bandwidth", {"ingressRate": 1000}),
-        (7, "prevResult", {"cniVersion": "1.1.0", "interfaces": []}),
+        (6, "prevResult", {"interfaces": 7}),
+        (6, "prevResult", {"interfaces": ["eth0"]}),
+        (6, "prevResult", {"ips": {"address": "10.7.0.2/24"}}),
+        (6, "prevResult", "result"),
     ],
 )  # fmt: skip
 def test_a_value_that_is_none(code: int, path: str, value: object) -> None:

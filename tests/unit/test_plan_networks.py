@@ -73,7 +73,7 @@ BAD: list[tuple[dict[str, object], str]] = [
     ({"name": Name("host")}, "the name means a mode (choose another name)"),
     ({"name": Name("none")}, "the name means a mode (choose another name)"),
     ({"name": Name("other")}, "there is one of that name (vethwork network inspect other)"),
-    ({"driver": "overlay"}, "driver 'overlay' is none of bridge, p2p, macvlan"),
+    ({"driver": "overlay"}, "driver 'overlay' is none of bridge, p2p, macvlan, foreign"),
     (
         {"internal": True, "isolated": True},
         "--internal keeps a gateway address, --isolated has none: choose one",

@@ -143,7 +143,8 @@ class Join(Record):
 
     ``ranges`` narrow the choice: where some lie in a subnet, its address is chosen from them and not from its pool.
     ``ways`` come on top of the network's; ``metric``, ``default_route`` and ``mtu`` in place of the network's.
-    ``requested``: its addresses were requested of the network's pool before (see ``pools``).
+    ``requested``: its addresses were requested of the network's pool before (see ``pools``). ``made``: on a foreign
+    network, the addresses that the interface has.
     """
 
     network: Name
@@ -159,6 +160,7 @@ class Join(Record):
     requested: bool = False
     bandwidth: Bandwidth | None = None
     sysctls: tuple[tuple[str, str], ...] = ()
+    made: tuple[Interface, ...] = ()
 
 
 class AttachRequest(Record):

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
-DRIVERS = ("bridge", "p2p", "macvlan")
+DRIVERS = ("bridge", "p2p", "macvlan", "foreign")
 MACVLAN_MODES = ("bridge", "private", "vepa", "passthru")
 PEERINGS = ("none", "some", "all")
 WAY_KINDS = ("unicast", "blackhole", "unreachable", "prohibit")
@@ -50,10 +50,12 @@ class Subnet(Record):
 class Network(Record):
     """A network as it is on record.
 
-    ``device`` is the bridge, for ``p2p`` the parked end of the cable, for ``macvlan`` the link that it sits on. ``mtu`` is
-    in bytes, 68 to 65535. ``internal``: no way out of the network, the host's gateway address aside. ``isolated``: no
-    gateway at all. ``icc``: containers of the network may talk to each other. ``masquerade``: what leaves hides behind the
-    host. ``managed``: the bridge is ours to make and delete; False joins a bridge that somebody else keeps.
+    ``device`` is the bridge, for ``p2p`` the parked end of the cable, for ``macvlan`` the link that it sits on, and for
+    ``foreign`` the link of the host behind which there are containers whose interfaces another program makes, addresses
+    and all: ports can lead there, and nothing else is ours. ``mtu`` is in bytes, 68 to 65535. ``internal``: no way out of
+    the network, the host's gateway address aside. ``isolated``: no gateway at all. ``icc``: containers of the network may
+    talk to each other. ``masquerade``: what leaves hides behind the host. ``managed``: the bridge is ours to make and
+    delete; False joins a bridge that somebody else keeps.
 
     ``ways`` are routes that every container on it gets; ``metric`` is that of the default route, which ``default_route``
     says there is. ``mode`` is that of a macvlan. ``peering``: which other networks its containers may talk to: ``none``,
@@ -90,14 +92,20 @@ class Network(Record):
         return self.driver == "bridge" and self.managed and self.has_way_out
 
     @property
+    def takes_ports(self) -> bool:
+        """Whether a published port can lead to who is on it."""
+        return self.routed or self.driver == "foreign"
+
+    @property
     def has_way_out(self) -> bool:
         """Whether its gateways, whoever keeps them, lead to the world."""
         return self.driver != "p2p" and not self.internal and not self.isolated
 
     @property
     def own_device(self) -> str | None:
-        """The link that no other network may have; on somebody else's there may be several."""
-        return self.device if self.managed and self.driver != "macvlan" else None
+        """The link that no other network may have. On somebody else's there may be several, unless its name is an element."""
+        shared = self.driver == "macvlan" or not self.managed
+        return self.device if self.driver == "foreign" or not shared else None
 
     @property
     def versions(self) -> tuple[int, ...]:

@@ -177,7 +177,7 @@ def _endpoint(
         raise RequestError(f"join {network.name}: an MTU is 68 to 65535 bytes, not {join.mtu}")
     if join.host_ifname in seen.host_ends:
         raise ConflictError(f"join {network.name}: the host has a link {join.host_ifname} already")
-    addresses = _addresses(join, seen)
+    addresses = _found(join, seen) if network.driver == "foreign" else _addresses(join, seen)
     if any(interface.address.version == 6 for interface in addresses) and (join.mtu or network.mtu) < 1280:
         raise RequestError(f"join {network.name}: IPv6 needs an MTU of 1280 bytes at least (RFC 8200)")
     endpoint_id = f"{container.id[:10]}{_number(container, have):02x}"
@@ -248,6 +248,16 @@ def _number(container: Container, have: tuple[Endpoint, ...]) -> int:
 def _free_ifname(have: tuple[Endpoint, ...], asked: Sequence[IfName]) -> IfName:
     taken = {*[endpoint.ifname for endpoint in have], *asked}
     return next(name for name in (IfName(f"eth{n}") for n in range(len(taken) + 1)) if name not in taken)
+
+
+def _found(join: Join, seen: NetworkSeen) -> tuple[Interface, ...]:
+    """The addresses that somebody else has given. Raises RequestError or ConflictError."""
+    if not join.made:
+        raise RequestError(f"join {join.network}: its interfaces are somebody else's to make")
+    for address, holder in seen.leased:
+        if holder:
+            raise ConflictError(f"join {join.network}: {address} is held by {holder}")
+    return join.made
 
 
 def _addresses(join: Join, seen: NetworkSeen) -> tuple[Interface, ...]:

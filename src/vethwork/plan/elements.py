@@ -7,7 +7,7 @@ ruleset their sum. So what is added and what is deleted cannot drift apart.
 from __future__ import annotations
 
 from vethwork.errors import RequestError
-from vethwork.model.address import Address
+from vethwork.model.address import Address, Prefix
 from vethwork.model.container import Endpoint, Publication
 from vethwork.model.network import Network
 from vethwork.model.ruleset import Element, Span
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def network_elements(network: Network) -> tuple[Element, ...]:
-    """The policy of one network's bridge. A bridge that somebody else keeps is his to guard."""
+    """The policy of one network's bridge. A bridge that somebody else keeps is his to guard.
+
+    What comes from a foreign link passes where this host forwards for us alone, and not into networks of ours.
+    """
+    if network.driver == "foreign":
+        return (Element("inet", "forward_from", (network.device,), ("goto from_open",)),)
     if network.driver != "bridge" or not network.managed:
         return ()
     bridge = network.device
@@ -81,7 +86,7 @@ def _nat_elements(network: Network) -> list[Element]:
     found: list[Element] = []
     for subnet in network.subnets:
         version = subnet.prefix.version
-        found.append(Element("inet", f"hairpin{version}", (network.device, subnet.prefix)))
+        found.append(_hairpin(network, subnet.prefix))
         if subnet.source is not None:
             found.append(Element("inet", f"source{version}", (subnet.prefix,), (subnet.source,)))
         elif network.masquerade:
@@ -89,8 +94,18 @@ def _nat_elements(network: Network) -> list[Element]:
     return found
 
 
+def _hairpin(network: Network, who: Address | Prefix) -> Element:
+    """Who is answered through the host where a published port leads him back to the link that he came from."""
+    return Element("inet", f"hairpin{who.version}", (network.device, who))
+
+
 def endpoint_elements(endpoint: Endpoint, network: Network) -> tuple[Element, ...]:
-    """Who may speak at a bridge port, and to whom: one MAC address and the endpoint's own addresses."""
+    """Who may speak at a bridge port, and to whom: one MAC address and the endpoint's own addresses.
+
+    On a foreign link, that he reaches published ports which lead back by it.
+    """
+    if network.driver == "foreign":
+        return tuple([_hairpin(network, each.address) for each in endpoint.addresses])
     port = endpoint.host_ifname
     if not port:
         return ()

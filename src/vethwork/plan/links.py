@@ -38,6 +38,8 @@ def link_steps(
 ) -> tuple[Step, ...]:
     """Lay an endpoint's link and give it its routes; ``have`` are the container's other endpoints."""
     network, netns = seen.network, container.netns
+    if network.driver == "foreign":  # it is laid already
+        return tuple([SetSysctl(netns, path, value) for path, value in endpoint.sysctls])
     if network.driver == "p2p":
         steps = _cable_steps(container, endpoint, seen)
     elif network.driver == "macvlan":

@@ -94,6 +94,10 @@ def _device(request: NetworkRequest, network_id: str, seen: HostSeen) -> IfName:
         if parent not in seen.links:
             raise NotFound(f"{doing}: the host has no link {parent} for a macvlan to sit on")
         return parent
+    if request.driver == "foreign":
+        if request.device is None or request.device not in seen.links:
+            raise NotFound(f"{doing}: the host has no link {request.device or 'that was named'}")
+        return request.device
     if not request.managed:
         if request.device is None:
             raise RequestError(f"{doing}: a bridge that somebody else keeps must be named")
@@ -204,6 +208,8 @@ def _host_steps(
     *,
     make: bool,
 ) -> tuple[Step, ...]:
+    if network.driver == "foreign":
+        return (ChangeElements((), network_elements(network)),)
     if network.driver != "bridge" or not network.managed:
         return ()
     steps: list[Step] = []
@@ -287,8 +293,10 @@ def _check_ways(request: NetworkRequest) -> None:
         raise RequestError(f"{doing}: mode {request.mode!r:.40} {known}")
     if request.peering not in PEERINGS:
         raise RequestError(f"{doing}: peering {request.peering!r:.40} is none of {', '.join(PEERINGS)}")
-    if not request.managed and request.driver != "bridge":
+    if not request.managed and request.driver not in ("bridge", "foreign"):
         raise RequestError(f"{doing}: only a bridge can be somebody else's")
+    if request.driver == "foreign" and (request.managed or request.settled != ()):
+        raise RequestError(f"{doing}: a foreign network is somebody else's, and so are its addresses")
     for way in request.ways:
         check_way(doing, way)
 

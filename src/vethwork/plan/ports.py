@@ -62,12 +62,13 @@ def publications_of(
 def _published_endpoint(
     publish: Publish, endpoints: Sequence[Endpoint], networks: Sequence[Network]
 ) -> Endpoint:
-    routed = {network.name for network in networks if network.routed}
-    able = [endpoint for endpoint in endpoints if endpoint.network in routed]
+    open_ones = {network.name: network for network in networks if network.takes_ports}
+    able = [endpoint for endpoint in endpoints if endpoint.network in open_ones]
     # First the one by which answers go out: that of the default route, which is the oldest of those of the best metric.
     able.sort(key=lambda each: (not each.default_route, each.metric, each.id))
     for endpoint in able:
         if any(interface.address.version in publish.versions for interface in endpoint.addresses):
+            _check_loopback(publish, open_ones[endpoint.network])
             return endpoint
     if able:
         return able[0]
@@ -76,6 +77,15 @@ def _published_endpoint(
         f"publish {publish}: needs a network whose gateway is the host, and has {names}",
         hint="a port cannot be published on an internal, isolated, p2p, macvlan or foreign network",
     )
+
+
+def _check_loopback(publish: Publish, network: Network) -> None:
+    """Refuse 127.0.0.1 where the kernel would drop it: route_localnet of somebody else's link is not ours to turn on."""
+    if network.driver == "foreign" and publish.host_ip is not None and publish.host_ip.is_loopback:
+        raise RequestError(
+            f"publish {publish}: {network.device} is somebody else's link, and 127.0.0.0/8 does not pass it",
+            hint="publish on an address of the host",
+        )
 
 
 def port_elements(publications: Sequence[Publication], endpoints: Sequence[Endpoint]) -> tuple[Element, ...]:

@@ -160,6 +160,8 @@ INET = Table(
                 _rule(ESTABLISHED, ACCEPT),
                 _rule(VerdictMap(("iifname",), "forward_from")),
                 _rule(VerdictMap(("oifname",), "forward_to")),
+                # What a port led to somebody else's container is no routing for strangers.
+                _rule(PUBLISHED, ACCEPT),
                 # Where forwarding was off until we turned it on, this host still routes for nobody else.
                 _rule(Match(("meta nfproto",), "@guarded"), DROP),
             ),

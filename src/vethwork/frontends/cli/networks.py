@@ -43,7 +43,7 @@ def _parse_masquerade(texts: tuple[str, ...]) -> tuple[bool, tuple[Address, ...]
 @click.argument("name", type=options.NAME)
 @click.option(
     "--driver",
-    type=click.Choice(DRIVERS),
+    type=click.Choice([driver for driver in DRIVERS if driver != "foreign"]),
     default="bridge",
     show_default=True,
     help="p2p is a cable between two containers.",

@@ -108,12 +108,16 @@ def _old_shape(added: Added) -> dict[str, Any]:
 
 
 class Previous(Record):
-    """What a result of any version says of one interface: its MAC address (empty: nothing), addresses, and all routes."""
+    """What a result of any version says of one interface: its MAC address (empty: nothing), addresses, and all routes.
+
+    ``links`` are the interfaces of the result that are the host's.
+    """
 
     has_interface: bool
     mac: str
     addresses: tuple[str, ...]
     routes: tuple[str, ...]
+    links: tuple[str, ...]
 
 
 def parse_previous(result: Section, ifname: str) -> Previous:
@@ -133,4 +137,23 @@ def parse_previous(result: Section, ifname: str) -> Previous:
         interfaces[ours[0]].text("mac") if ours else "",
         tuple(addresses),
         tuple([route.text("dst") for route in routes]),
+        tuple([each.text("name") for each in interfaces if not each.has("sandbox")]),
     )
+
+
+def joined_document(previous: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer to ADD behind plugins that made other interfaces (loopback): what they said, and then ours.
+
+    Only where results have lists (0.3.0); before that there were no lists of plugins either.
+    """
+    if "ips" not in answer:
+        return answer
+    before = {key: previous.get(key) or [] for key in ("interfaces", "ips", "routes")}
+    place = len(before["interfaces"])
+    ours = [each | {"interface": each["interface"] + place} for each in answer["ips"]]
+    return answer | {
+        "interfaces": [*before["interfaces"], *answer["interfaces"]],
+        "ips": [*before["ips"], *ours],
+        "routes": [*before["routes"], *answer["routes"]],
+        "dns": answer["dns"] or previous.get("dns") or {},
+    }

@@ -12,10 +12,11 @@ import os
 from vethwork import check
 from vethwork.engine import Engine, new_id
 from vethwork.errors import KernelRefused, NotFound, StateError, VethworkError
-from vethwork.frontends.cni.document import CONFIG, NOT_AVAILABLE, TRY_AGAIN, UNKNOWN, CniError
+from vethwork.frontends.cni import chain
+from vethwork.frontends.cni.document import NOT_AVAILABLE, TRY_AGAIN, UNKNOWN, CniError
 from vethwork.frontends.cni.interface import parse_dns, parse_join, parse_publishes, settle_routes
 from vethwork.frontends.cni.network import OWNER, parse_name, parse_network
-from vethwork.frontends.cni.result import Added, parse_previous, result_document
+from vethwork.frontends.cni.result import Added, joined_document, parse_previous, result_document
 from vethwork.interfaces import add_interface, remove_interface
 from vethwork.model.container import AttachRequest, Mode
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from vethwork.frontends.cni.protocol import Call
     from vethwork.model.container import Endpoint, Join
     from vethwork.model.network import Network, NetworkRequest
+    from vethwork.model.ports import Publish
 
     Answer = dict[str, Any] | None
 
@@ -37,24 +39,43 @@ DIFFERS = 100
 
 
 def add(call: Call, document: Section, version: str) -> Answer:
-    """ADD: make the network if it is the first time, and the interface. Raises VethworkError; nothing is left then."""
-    _refuse_chain(call, document)
+    """ADD: make the network if it is the first time, and the interface. Raises VethworkError; nothing is left then.
+
+    What another plugin has made stays as it is (see ``chain``).
+    """
+    if chain.is_behind(call, document):
+        return _add_behind(call, document, version)
     wish = parse_network(document)
     join, publishes, dns = parse_join(call, document), parse_publishes(document), parse_dns(document)
-    request = AttachRequest(
+    request = _request(call, document, publishes)
+    with Engine() as engine:
+        engine.check_netns(call.netns)
+        network, endpoint = _add_to(engine, wish, join, request)
+        seen = check.observe_interface(engine, call.netns, endpoint, network)
+        answer = result_document(version, Added(endpoint, network, call.netns, seen, dns))
+        return joined_document(document.section("prevResult").data(), answer)
+
+
+def _add_behind(call: Call, document: Section, version: str) -> Answer:
+    wish = chain.parse_wish(call, document, version)
+    with Engine() as engine:
+        engine.check_netns(call.netns)
+        network = chain.network_behind(engine, wish)
+        if network is not None:
+            _add_to(engine, network, wish.join, _request(call, document, wish.publishes))
+    return document.section("prevResult").data() | {"cniVersion": version}
+
+
+def _request(call: Call, document: Section, publishes: tuple[Publish, ...]) -> AttachRequest:
+    return AttachRequest(
         id=new_id(),
         name=call.container,
-        mode=Mode("network", wish.name),
+        mode=Mode("network", parse_name(document)),
         publishes=publishes,
         netns=call.netns,
         owner=OWNER,
         reserved=document.flag("portsReserved"),
     )
-    with Engine() as engine:
-        engine.check_netns(call.netns)
-        network, endpoint = _add_to(engine, wish, join, request)
-        seen = check.observe_interface(engine, call.netns, endpoint, network)
-        return result_document(version, Added(endpoint, network, call.netns, seen, dns))
 
 
 def _add_to(
@@ -65,7 +86,10 @@ def _add_to(
         is_new = engine.store.network(wish.name) is None
         network = engine.network_like(wish)
         try:
-            settled = request.replace(joins=(settle_routes(join, network),))
+            settled = request.replace(
+                mode=Mode("network", network.name),
+                joins=(settle_routes(join.replace(network=network.name), network),),
+            )
             return network, add_interface(engine, settled)
         except NotFound:
             if engine.store.network(wish.name) is not None:
@@ -78,33 +102,27 @@ def _add_to(
     raise CniError(TRY_AGAIN, f"ADD: network {wish.name} came and went")
 
 
-def _refuse_chain(call: Call, document: Section) -> None:
-    if document.has("prevResult"):
-        raise CniError(
-            CONFIG,
-            f"prevResult: somebody made an interface for {call.container} already; this plugin makes its own",
-            hint="put it first in its list; what bridge, portmap, firewall and bandwidth do, it does itself",
-        )
-
-
 def delete(call: Call, document: Section, version: str) -> Answer:
     """DEL: what is not there, or is not of our making, is deleted already. Raises Incomplete."""
     with Engine() as engine:
-        remove_interface(engine, call.container, parse_name(document), call.ifname, OWNER)
+        network = chain.network_on_record(engine, call, parse_name(document))
+        remove_interface(engine, call.container, network, call.ifname, OWNER)
     return None
 
 
 def verify(call: Call, document: Section, version: str) -> Answer:
     """CHECK: compare the records, the previous result and the kernel. Raises CniError (100) with every difference."""
-    name = parse_name(document)
     with Engine() as engine:
+        name = chain.network_on_record(engine, call, parse_name(document))
+        if chain.is_nothing_to_do(engine, call, document, version):
+            return None
         seen = engine.inspect(call.container)
         found = [each for each in seen.endpoints if (each.network, each.ifname) == (name, call.ifname)]
         if not found or seen.container.owner != OWNER:
             raise CniError(UNKNOWN, f"CHECK: {call.container} has no {call.ifname} on {name}")
         wrong = list(check.check(engine, call.container, call.ifname))
-        if not wrong and document.has("prevResult"):
-            network = engine.network(name)
+        network = engine.network(name)
+        if not wrong and network.driver != "foreign" and document.has("prevResult"):
             have = check.observe_interface(engine, call.netns, found[0], network)
             wrong = _differences(document.section("prevResult"), call.ifname, have)
     if wrong:
@@ -135,7 +153,8 @@ def collect(call: Call, document: Section, version: str) -> Answer:
     listed = [section for key in keys for section in document.sections(key)]
     keep = frozenset([(section.text("containerID"), section.text("ifname")) for section in listed])
     with Engine() as engine:
-        collect_unlisted(engine, parse_name(document), keep, OWNER)
+        for name in chain.networks_on_record(engine, parse_name(document)):
+            collect_unlisted(engine, name, keep, OWNER)
     return None
 
 
