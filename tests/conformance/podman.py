@@ -6,6 +6,7 @@ Source: podman(1), containers.conf(5).
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 from tests.conformance.images import NAME, make_image
@@ -78,10 +79,19 @@ class Podman:
         """Whether a container reaches an address."""
         return not self("exec", name, "ping", "-c1", "-W2", address, check=False).returncode
 
+    def knows(self, name: str, other: str) -> bool:
+        """Whether a container finds another by name."""
+        return not self("exec", name, "busybox", "nslookup", other, check=False).returncode
+
     def fetch(self, address: str, port: int = 8080) -> str:
-        """What the neighbour on the wire is served."""
-        host = f"[{address}]" if ":" in address else address
-        return self.lab.neighbour.fetch(f"http://{host}:{port}/").text
+        """What the neighbour on the wire is served, once the server in the container listens."""
+        host, deadline = f"[{address}]" if ":" in address else address, time.monotonic() + 5
+        while True:
+            try:
+                return self.lab.neighbour.fetch(f"http://{host}:{port}/").text
+            except ConnectionRefusedError:
+                if time.monotonic() > deadline:
+                    raise
 
     def vethwork(self, *arguments: str) -> dict[str, Any]:
         """What vethwork lists, by name."""

@@ -26,18 +26,19 @@ cni_plugin_dirs = ["{scratch}/bin"]
 network_config_dir = "{scratch}/net.d"
 default_network = "pods"
 """
-RED = "10.78.0.0/24"
+RED, GREEN = "10.78.0.0/24", "10.79.0.0/24"
 
 
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory: pytest.TempPathFactory, home: Home) -> Iterator[Podman]:
-    home.need(*TOOLS)
+    home.need(*TOOLS, "/usr/lib/podman/aardvark-dns")
     scratch = tmp_path_factory.mktemp("podman")
     red = conflist("red", subnets=(RED,), portsReserved=True)
+    green = conflist("green", subnets=(GREEN,), portsReserved=True, names=True)
     blue = conflist("pods", subnets=(SUBNET4, SUBNET6), portsReserved=True)
     # libcni keeps what ADD said in /var/lib/cni.
     with home.covered(scratch, "/etc", "/var/lib"), Lab() as lab:
-        install(lab.host, home, scratch / "bin", scratch / "net.d", blue, red)
+        install(lab.host, home, scratch / "bin", scratch / "net.d", blue, red, green)
         made = Podman(lab, home, scratch, NETWORK.format(scratch=scratch))
         try:
             yield made
@@ -59,6 +60,7 @@ def test_the_networks_are_listed(podman: Podman) -> None:
     assert {each["name"]: each["driver"] for each in listed} == {
         "pods": "vethwork-cni",
         "red": "vethwork-cni",
+        "green": "vethwork-cni",
     }
 
 
@@ -115,6 +117,20 @@ def test_restart_and_reload(podman: Podman) -> None:
     podman("network", "reload", "web")
     assert podman.addresses("web", "pods") == before
     assert podman.fetch(podman.host.v4) == HELLO
+
+
+def test_names(podman: Podman) -> None:
+    podman.run("web", "--network", "green", "--network-alias", "shop")
+    podman.run("client", "--network", "green,red")
+    podman.run("far", "--network", "red")
+    assert "nameserver 10.79.0.1" in podman.ask("client", "cat", "/etc/resolv.conf")
+    for name in ("web", "shop", "web.dns.podman"):
+        assert podman.ask("client", "wget", "-qO-", f"http://{name}/") == HELLO
+    assert not podman.knows("client", "far")
+    podman("rm", "--force", "--time", "0", "web")
+    assert not podman.knows("client", "shop")
+    podman.run("next", "--network", "green", "--network-alias", "shop")
+    assert podman.ask("client", "wget", "-qO-", "http://shop/") == HELLO
 
 
 def test_what_the_plugin_says_reaches_the_user(podman: Podman) -> None:

@@ -42,14 +42,14 @@ FRONTENDS_BESIDES: dict[str, set[str]] = {
 }
 
 # What front-ends share among themselves: each may import these, and these what a front-end may.
-SHARED_BY_FRONTENDS = {"frontends/document"}
+SHARED_BY_FRONTENDS = {"frontends/document", "frontends/nameserver"}
 
 # What decides and what spells has no clock, disk, socket, process or randomness of its own.
 PURE = ("model", "plan", "wire")
 IMPURE = ("os", "socket", "_socket", "subprocess", "ctypes", "time", "random")
 
 # Only here may a program be started by `subprocess`, because only here is it somebody else's and asked for.
-STARTS_PROGRAMS = ("frontends/cli/demo", "frontends/netavark/aardvark.py", "testing/", "sandbox.py")
+STARTS_PROGRAMS = ("frontends/cli/demo", "frontends/nameserver.py", "testing/", "sandbox.py")
 STARTERS = {
     "os": {"system", "popen", "posix_spawn", "posix_spawnp", "spawnl", "spawnv", "spawnve", "spawnvp"},
     "asyncio": {"create_subprocess_exec", "create_subprocess_shell"},

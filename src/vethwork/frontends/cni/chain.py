@@ -41,6 +41,7 @@ LABEL = "cni"
 
 MAKERS = (
     "bridge", "isGateway", "isDefaultGateway", "ipMasq", "ipam", "mtu", "internal", "portIsolation", "isolate", "icc",
+    "names",
 )  # fmt: skip
 """Keys of the plugin that makes the interface."""
 

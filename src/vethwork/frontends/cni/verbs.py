@@ -12,7 +12,7 @@ import os
 from vethwork import check
 from vethwork.engine import Engine, new_id
 from vethwork.errors import KernelRefused, NotFound, StateError, VethworkError
-from vethwork.frontends.cni import chain
+from vethwork.frontends.cni import chain, names
 from vethwork.frontends.cni.document import NOT_AVAILABLE, TRY_AGAIN, UNKNOWN, CniError
 from vethwork.frontends.cni.interface import parse_dns, parse_join, parse_publishes, settle_routes
 from vethwork.frontends.cni.network import OWNER, parse_name, parse_network
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vethwork.frontends.cni.document import Section
+    from vethwork.frontends.cni.interface import Dns
+    from vethwork.frontends.cni.names import Known
     from vethwork.frontends.cni.protocol import Call
     from vethwork.model.container import Endpoint, Join
     from vethwork.model.network import Network, NetworkRequest
@@ -47,13 +49,24 @@ def add(call: Call, document: Section, version: str) -> Answer:
         return _add_behind(call, document, version)
     wish = parse_network(document)
     join, publishes, dns = parse_join(call, document), parse_publishes(document), parse_dns(document)
+    known = names.parse_known(call, document)
     request = _request(call, document, publishes)
     with Engine() as engine:
         engine.check_netns(call.netns)
         network, endpoint = _add_to(engine, wish, join, request)
+        if known is not None:
+            dns = _announce(engine, known, endpoint, network, dns)
         seen = check.observe_interface(engine, call.netns, endpoint, network)
         answer = result_document(version, Added(endpoint, network, call.netns, seen, dns))
         return joined_document(document.section("prevResult").data(), answer)
+
+
+def _announce(engine: Engine, known: Known, endpoint: Endpoint, network: Network, dns: Dns) -> Dns:
+    try:
+        return names.announce(engine, known, endpoint, network, dns)
+    except VethworkError:
+        remove_interface(engine, endpoint.container, network.name, endpoint.ifname, OWNER)
+        raise
 
 
 def _add_behind(call: Call, document: Section, version: str) -> Answer:
@@ -107,6 +120,7 @@ def delete(call: Call, document: Section, version: str) -> Answer:
     with Engine() as engine:
         network = chain.network_on_record(engine, call, parse_name(document))
         remove_interface(engine, call.container, network, call.ifname, OWNER)
+        names.withdraw(engine, call, network)
     return None
 
 
@@ -121,6 +135,8 @@ def verify(call: Call, document: Section, version: str) -> Answer:
         if not found or seen.container.owner != OWNER:
             raise CniError(UNKNOWN, f"CHECK: {call.container} has no {call.ifname} on {name}")
         wrong = list(check.check(engine, call.container, call.ifname))
+        if document.flag("names") and not names.is_known(engine, call, name):
+            wrong.append("the name server was not told of it")
         network = engine.network(name)
         if not wrong and network.driver != "foreign" and document.has("prevResult"):
             have = check.observe_interface(engine, call.netns, found[0], network)
@@ -155,6 +171,7 @@ def collect(call: Call, document: Section, version: str) -> Answer:
     with Engine() as engine:
         for name in chain.networks_on_record(engine, parse_name(document)):
             collect_unlisted(engine, name, keep, OWNER)
+            names.withdraw_unlisted(engine, name)
     return None
 
 

@@ -14,8 +14,8 @@ from _signal import SIG_IGN, SIGINT, SIGTERM, signal  # type: ignore[import-not-
 from vethwork import __version__
 from vethwork.engine import Engine
 from vethwork.errors import RequestError, VethworkError
+from vethwork.frontends.nameserver import NameServer
 from vethwork.frontends.netavark import verbs
-from vethwork.frontends.netavark.aardvark import NameServer
 from vethwork.frontends.netavark.arguments import USAGE, UsageError, parse_arguments, parse_dns_port
 from vethwork.frontends.netavark.document import Fields
 from vethwork.frontends.netavark.translate import parse_setup

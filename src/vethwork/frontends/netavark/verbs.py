@@ -11,7 +11,7 @@ import fcntl
 import os
 
 from vethwork.errors import BadNamespace, NotFound, RequestError, VethworkError
-from vethwork.frontends.netavark.aardvark import Host, Zone
+from vethwork.frontends.nameserver import Host, Zone
 from vethwork.frontends.netavark.translate import OWNER, identity, network_identity, parse_publishes
 from vethwork.model.container import AttachRequest, Mode
 from vethwork.model.names import Name
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vethwork.engine import Engine
-    from vethwork.frontends.netavark.aardvark import NameServer
+    from vethwork.frontends.nameserver import NameServer
     from vethwork.frontends.netavark.document import Fields
     from vethwork.frontends.netavark.translate import Document, Wanted
     from vethwork.model.container import Endpoint, Join

@@ -1,7 +1,7 @@
 """Names of containers, answered by Podman's own name server, ``aardvark-dns``.
 
-Source: aardvark-dns(1), and netavark's ``src/dns/aardvark.rs``. Below Podman's run directory there is ``aardvark-dns/`` with
-a file for each network:
+Source: aardvark-dns(1), and netavark's ``src/dns/aardvark.rs``. Below a run directory there is ``aardvark-dns/`` with a file
+for each network:
 
     10.89.0.1,fd00::1 9.9.9.9                        the addresses it listens on, the network's own name servers
     ID 10.89.0.2 fd00::2 web,alias 8.8.8.8           a container: addresses, names, its own name servers
@@ -9,8 +9,8 @@ a file for each network:
 The name of the file is that of the network, with ``%int`` behind it where nobody outside may be asked. The server reads
 them all again when it gets SIGHUP, and ends by itself when there is none left. Its process id is in ``aardvark.pid``.
 
-Rules: the files are changed under the lock that netavark takes too. The server is the one program that this front-end
-starts, and only if its binary is there: without it, containers keep the host's name servers.
+Rules: the files are changed under the lock that netavark takes too. The server is the one program that front-ends start,
+and only if its binary is there. An address has one holder: who gets it ends what was said of whoever had it before.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Host(Record):
 
 
 class NameServer:
-    """The name server of one run directory of Podman's. ``port`` 0 is the usual one. A context manager that holds its lock."""
+    """The name server of one run directory. ``port`` 0 is the usual one. A context manager that holds its lock."""
 
     def __init__(
         self, config: str, binary: str, port: int, *, rootless: bool, warn: Callable[[str], None]
@@ -91,7 +91,7 @@ class NameServer:
             for zone, host in zones:
                 before, lines = self._read(zone.network)
                 head = _spell_head(zone.gateways, before[1] if before else zone.servers)
-                kept = [line for line in lines if _id_of(line) != host.id]
+                kept = [line for line in lines if _id_of(line) != host.id and not _has(line, host.addresses)]
                 self._write(zone.network, zone.internal, [head, *kept, self._spell(host)])
             if not self._tell():
                 self._start()
@@ -110,6 +110,19 @@ class NameServer:
                     changed = True
             if changed:
                 self._tell()
+
+    def keep(self, network: str, ids: frozenset[str]) -> None:
+        """Forget all containers of a network but these. Raises StateError."""
+        with self:
+            head, lines = self._read(network)
+            kept = [line for line in lines if _id_of(line) in ids]
+            if head is not None and len(kept) < len(lines):
+                self._write(network, self._is_internal(network), [_spell_head(*head), *kept])
+                self._tell()
+
+    def knows(self, container: str, network: str) -> bool:
+        """Whether it was told of a container. Raises StateError."""
+        return container in map(_id_of, self._read(network)[1])
 
     def update(self, network: str, servers: tuple[str, ...]) -> None:
         """Give a network other name servers. Raises StateError."""
@@ -218,6 +231,11 @@ def _spell_head(gateways: tuple[str, ...], servers: tuple[str, ...]) -> str:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple([word for word in text.split(",") if word])
+
+
+def _has(line: str, addresses: tuple[str, ...]) -> bool:
+    told = [each for field in line.split(" ")[1:3] for each in field.split(",")]
+    return any(address in told for address in addresses)
 
 
 def _id_of(line: str) -> str:
