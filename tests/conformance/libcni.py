@@ -87,15 +87,11 @@ class Runtime:
     def add(
         self, pod: Machine, plugins: list[Document], asked: Document | None = None, version: str = "1.0.0"
     ) -> list[Document]:
-        """ADD; gives the result of each plugin. What was made is deleted if one fails, as runtimes do."""
+        """ADD; gives the result of each plugin. Where one fails, nobody calls DEL: it must leave nothing by itself."""
         results: list[Document] = []
         for plugin in plugins:
             known = {"prevResult": results[-1]} if results else {}
-            try:
-                results.append(self.call("ADD", plugin, pod, self.common(plugin, asked, version) | known))
-            except Refused:
-                self.delete(pod, plugins, version)
-                raise
+            results.append(self.call("ADD", plugin, pod, self.common(plugin, asked, version) | known))
         self.results[pod.name] = results[-1]
         return results
 

@@ -154,6 +154,7 @@ def test_a_macvlan_takes_no_ports(runtime: Runtime) -> None:
     pod, plugins = runtime.container("pod"), [runtime.maker("macvlan"), BEHIND]
     with pytest.raises(Refused, match="no port can lead to eth0"):
         runtime.add(pod, plugins, MAPPED)
+    runtime.delete(pod, plugins)
     before, after = runtime.add(pod, plugins)
     assert before == after
     runtime.check(pod, plugins)

@@ -103,5 +103,5 @@ def test_a_name_server_that_cannot_start_leaves_nothing(names: Names) -> None:
     with pytest.raises(Refused) as refused:
         names.add(pod, [NAMED])
     assert refused.value.code == 5
-    assert names.vethwork("ps") == []
+    assert names.vethwork("ps") == names.vethwork("network", "ls") == []
     assert "eth0" not in pod.run(["ip", "link"]).stdout

@@ -59,16 +59,19 @@ def parse_known(call: Call, document: Section) -> Known | None:
     return Known(tuple(dict.fromkeys(names)), runtime.section("dns").texts("servers"))
 
 
-def announce(engine: Engine, known: Known, endpoint: Endpoint, network: Network, dns: Dns) -> Dns:
-    """Tell the name server of a container; gives what its resolv.conf is to say. Raises StateError."""
+def announce(engine: Engine, known: Known, endpoint: Endpoint, network: Network, dns: Dns) -> None:
+    """Tell the name server of a container. Raises StateError."""
     from vethwork.frontends.nameserver import Host, Zone
 
-    gateways = tuple([str(subnet.gateway) for subnet in network.subnets if subnet.gateway is not None])
     servers = () if known.own else dns.nameservers
     addresses = tuple([str(interface.address) for interface in endpoint.addresses])
     host = Host(_identity(endpoint.container, endpoint.ifname), addresses, known.names, known.own)
-    _server(engine).add(((Zone(network.name, network.internal, gateways, servers), host),))
-    return dns.replace(nameservers=gateways, search=(*dns.search, DOMAIN))
+    _server(engine).add(((Zone(network.name, network.internal, _gateways(network), servers), host),))
+
+
+def resolved(network: Network, dns: Dns) -> Dns:
+    """What the resolv.conf of a container with a name is to say."""
+    return dns.replace(nameservers=_gateways(network), search=(*dns.search, DOMAIN))
 
 
 def withdraw(engine: Engine, call: Call, network: Name) -> None:
@@ -87,6 +90,10 @@ def withdraw_unlisted(engine: Engine, network: Name) -> None:
 def is_known(engine: Engine, call: Call, network: Name) -> bool:
     """Whether the name server was told of a container."""
     return _server(engine).knows(_identity(call.container, call.ifname), network)
+
+
+def _gateways(network: Network) -> tuple[str, ...]:
+    return tuple([str(subnet.gateway) for subnet in network.subnets if subnet.gateway is not None])
 
 
 def _identity(container: Name, ifname: str) -> str:

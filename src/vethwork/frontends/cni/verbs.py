@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vethwork.frontends.cni.document import Section
-    from vethwork.frontends.cni.interface import Dns
-    from vethwork.frontends.cni.names import Known
     from vethwork.frontends.cni.protocol import Call
     from vethwork.model.container import Endpoint, Join
     from vethwork.model.network import Network, NetworkRequest
@@ -51,22 +49,18 @@ def add(call: Call, document: Section, version: str) -> Answer:
     join, publishes, dns = parse_join(call, document), parse_publishes(document), parse_dns(document)
     known = names.parse_known(call, document)
     request = _request(call, document, publishes)
+
+    def tell(endpoint: Endpoint, network: Network) -> None:
+        if known is not None:
+            names.announce(engine, known, endpoint, network, dns)
+
     with Engine() as engine:
         engine.check_netns(call.netns)
-        network, endpoint = _add_to(engine, wish, join, request)
-        if known is not None:
-            dns = _announce(engine, known, endpoint, network, dns)
+        network, endpoint = _add_to(engine, wish, join, request, tell)
         seen = check.observe_interface(engine, call.netns, endpoint, network)
-        answer = result_document(version, Added(endpoint, network, call.netns, seen, dns))
+        resolved = names.resolved(network, dns) if known is not None else dns
+        answer = result_document(version, Added(endpoint, network, call.netns, seen, resolved))
         return joined_document(document.section("prevResult").data(), answer)
-
-
-def _announce(engine: Engine, known: Known, endpoint: Endpoint, network: Network, dns: Dns) -> Dns:
-    try:
-        return names.announce(engine, known, endpoint, network, dns)
-    except VethworkError:
-        remove_interface(engine, endpoint.container, network.name, endpoint.ifname, OWNER)
-        raise
 
 
 def _add_behind(call: Call, document: Section, version: str) -> Answer:
@@ -92,7 +86,11 @@ def _request(call: Call, document: Section, publishes: tuple[Publish, ...]) -> A
 
 
 def _add_to(
-    engine: Engine, wish: NetworkRequest, join: Join, request: AttachRequest
+    engine: Engine,
+    wish: NetworkRequest,
+    join: Join,
+    request: AttachRequest,
+    tell: Callable[[Endpoint, Network], None] = lambda *_: None,
 ) -> tuple[Network, Endpoint]:
     """Add an interface to a network that may have to be made for it; then it goes again if the interface cannot be had."""
     for _ in range(TRIES):
@@ -103,7 +101,13 @@ def _add_to(
                 mode=Mode("network", network.name),
                 joins=(settle_routes(join.replace(network=network.name), network),),
             )
-            return network, add_interface(engine, settled)
+            endpoint = add_interface(engine, settled)
+            try:
+                tell(endpoint, network)
+            except VethworkError:
+                remove_interface(engine, endpoint.container, network.name, endpoint.ifname, OWNER)
+                raise
+            return network, endpoint
         except NotFound:
             if engine.store.network(wish.name) is not None:
                 raise
