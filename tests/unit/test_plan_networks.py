@@ -104,6 +104,18 @@ BAD: list[tuple[dict[str, object], str]] = [
     ({"driver": "macvlan", "mode": "routed"}, "mode 'routed' is none of bridge, private, vepa, passthru"),
     ({"peering": "few"}, "peering 'few' is none of none, some, all"),
     ({"driver": "p2p", "managed": False}, "only a bridge can be somebody else's"),
+    (
+        {"driver": "foreign", "device": IfName("taken0"), "settled": ()},
+        "a foreign network is somebody else's, and so are its addresses",
+    ),
+    (
+        {"driver": "foreign", "device": IfName("taken0"), "managed": False},
+        "a foreign network is somebody else's, and so are its addresses",
+    ),
+    (
+        {"driver": "foreign", "device": IfName("gone0"), "managed": False, "settled": ()},
+        "the host has no link gone0",
+    ),
     ({"ways": (Way(None, None),)}, "a default route needs a gateway"),
     (
         {"ways": (Way(Prefix.parse("10.9.0.0/16"), Address.parse("fd00::1")),)},

@@ -16,7 +16,7 @@ from tests.unit.fake_kernel import DOERS, HOST, Refused
 from tests.unit.world import FOREIGN, UPLINK, World
 from vethwork.errors import ConflictError, RequestError
 from vethwork.kernel import apply as real
-from vethwork.model.address import Address, Mac, Prefix
+from vethwork.model.address import Address, Interface, Mac, Prefix
 from vethwork.model.container import Container, Endpoint, Join, Mode, Publication
 from vethwork.model.names import IfName, Name, NetnsPath
 from vethwork.model.network import Network, NetworkRequest, Way
@@ -42,7 +42,11 @@ PUBLISHES = [
 @st.composite
 def network_requests(draw: st.DrawFn, name: str) -> NetworkRequest:
     """A request that is often one that can be met."""
-    driver = draw(st.sampled_from(["bridge"] * 6 + ["p2p"] * 2 + ["macvlan"]))
+    driver = draw(st.sampled_from(["bridge"] * 6 + ["p2p"] * 2 + ["macvlan", "foreign"]))
+    if driver == "foreign":
+        return NetworkRequest(
+            Name(name), driver, device=IfName("theirs"), settled=(), managed=False, transient=True
+        )
     subnets = draw(st.sampled_from([(), (V4[name],), (V4[name], V6[name]), (V6[name],)]))
     closed = draw(st.sampled_from(["", "", "", "", "internal", "isolated"]))
     request = NetworkRequest(Name(name), driver, subnets, ipv6=draw(st.booleans()))
@@ -65,6 +69,7 @@ def network_requests(draw: st.DrawFn, name: str) -> NetworkRequest:
 def joins(draw: st.DrawFn, name: str) -> Join:
     """A wish for an endpoint on a network."""
     asked = draw(st.sampled_from([(), (), (), (V4[name].address + 3,)]))
+    made = asked or draw(st.sampled_from([(), (V4[name].address + 4,), (V6[name].address + 4,)]))
     return Join(
         Name(name),
         asked,
@@ -74,6 +79,7 @@ def joins(draw: st.DrawFn, name: str) -> Join:
         metric=draw(st.sampled_from([None, 100])),
         bandwidth=draw(st.sampled_from([None, None, Bandwidth(RATE, None), Bandwidth(None, RATE)])),
         default_route=draw(st.sampled_from([None, False])),
+        made=tuple([Interface(each, 24) for each in made]),
     )
 
 

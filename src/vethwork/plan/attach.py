@@ -252,7 +252,7 @@ def _free_ifname(have: tuple[Endpoint, ...], asked: Sequence[IfName]) -> IfName:
 
 def _found(join: Join, seen: NetworkSeen) -> tuple[Interface, ...]:
     """The addresses that somebody else has given. Raises RequestError or ConflictError."""
-    if not join.made:
+    if not join.made or join.ways or join.mtu:
         raise RequestError(f"join {join.network}: its interfaces are somebody else's to make")
     for address, holder in seen.leased:
         if holder:

@@ -48,7 +48,7 @@ def plan_create_network(
     ``network_id`` is 32 random hex digits.
     """
     _check(request, seen, others)
-    device = _device(request, network_id, seen)
+    device = _device(request, network_id, seen, others)
     network = Network(
         id=network_id,
         name=request.name,
@@ -82,7 +82,7 @@ def plan_create_network(
     return Plan("create network", network.name, steps, adds=adds)
 
 
-def _device(request: NetworkRequest, network_id: str, seen: HostSeen) -> IfName:
+def _device(request: NetworkRequest, network_id: str, seen: HostSeen, others: tuple[Network, ...]) -> IfName:
     """The link that a network has, or sits on. Raises RequestError or ConflictError."""
     doing = f"create network {request.name}"
     if request.driver == "macvlan":
@@ -97,6 +97,9 @@ def _device(request: NetworkRequest, network_id: str, seen: HostSeen) -> IfName:
     if request.driver == "foreign":
         if request.device is None or request.device not in seen.links:
             raise NotFound(f"{doing}: the host has no link {request.device or 'that was named'}")
+        for other in others:
+            if other.own_device == request.device:
+                raise ConflictError(f"{doing}: link {request.device} is that of network {other.name}")
         return request.device
     if not request.managed:
         if request.device is None:
@@ -295,7 +298,7 @@ def _check_ways(request: NetworkRequest) -> None:
         raise RequestError(f"{doing}: peering {request.peering!r:.40} is none of {', '.join(PEERINGS)}")
     if not request.managed and request.driver not in ("bridge", "foreign"):
         raise RequestError(f"{doing}: only a bridge can be somebody else's")
-    if request.driver == "foreign" and (request.managed or request.settled != ()):
+    if request.driver == "foreign" and (request.managed or request.settled != () or request.ways):
         raise RequestError(f"{doing}: a foreign network is somebody else's, and so are its addresses")
     for way in request.ways:
         check_way(doing, way)
