@@ -19,8 +19,9 @@ from tests.fault import world as tools
 from tests.fault.world import RUN, World, bare_netns, in_world, request, run, sql
 from vethwork import upkeep
 from vethwork.errors import ConflictError, NotFound
+from vethwork.model.address import Interface
 from vethwork.model.container import Join
-from vethwork.model.names import Name
+from vethwork.model.names import IfName, Name
 from vethwork.model.ports import Publish
 from vethwork.model.steps import LINK_GROUP
 
@@ -107,6 +108,19 @@ ATTACHED = attach("x", *MANY, nets=("old",), ip="10.9.0.9")
 GONE = then(detach("x"), remove("new"))
 CABLE_GONE = then(detach("x", "y"), remove("cable"))
 
+# A link of somebody else's, and what is made for containers behind it.
+THEIRS = shell("ip link add theirs address 02:00:00:00:00:06 type bridge")
+FAR = network("far", driver="foreign", device=IfName("theirs"), settled=(), managed=False)
+NO_LINK = shell("ip link del theirs")
+
+
+def behind(name: str, *publishes: str) -> Act:
+    """The attachment of a container whose interface somebody else has made."""
+    made = Interface.parse("10.6.0.2/24")
+    wish = Join(Name("far"), (made.address,), made=(made,))
+    return lambda engine: engine.attach(request(name, *publishes, nets=("far",)).replace(joins=(wish,)))
+
+
 OPERATIONS = (
     Operation("create network v4", V4, after=GONE),
     Operation("create network dual stack", network("new", "10.8.0.0/24", "fd08::/64"), after=GONE),
@@ -157,6 +171,19 @@ OPERATIONS = (
         detach("x"),
         before=then(other("o"), attach("x", "81:80", nets=("old",), netns=f"{tools.HOME}/others/o")),
         after=GONE,
+    ),
+    Operation("create network foreign", FAR, before=THEIRS, after=then(remove("far"), NO_LINK)),
+    Operation(
+        "attach behind a foreign link",
+        behind("x", "81:80", "9000-9009:9000-9009"),
+        before=then(THEIRS, FAR),
+        after=then(detach("x"), remove("far"), NO_LINK),
+    ),
+    Operation(
+        "detach behind a foreign link",
+        detach("x"),
+        before=then(THEIRS, FAR, behind("x", "81:80", "9000-9009:9000-9009")),
+        after=then(detach("x"), remove("far"), NO_LINK),
     ),
     Operation("detach only end", detach("x"), then(CABLE, attach("x", **ON_CABLE)), CABLE_GONE),
     Operation(
