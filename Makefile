@@ -26,7 +26,8 @@ KERNEL_TOOLS := ip:iproute2 nft:nftables ping:iputils-ping conntrack:conntrack c
 SID ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),/var/cache)/vethwork-conformance/sid
 SID_PACKAGES := podman netavark aardvark-dns crun runc containerd docker.io docker-cli iptables containernetworking-plugins \
 	busybox-static python3
-SID_TESTS := test_podman.py test_containerd.py test_chains.py test_docker.py test_docker_beside.py test_oci.py
+SID_TESTS := test_podman.py test_containerd.py test_chains.py test_cni_names.py test_docker.py test_docker_beside.py test_oci.py \
+	test_together.py
 
 # One after the other also under make -j: the cheap ones first.
 .NOTPARALLEL:

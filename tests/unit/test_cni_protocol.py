@@ -58,6 +58,30 @@ CONF: dict[str, Any] = {
         "cni": {"ips": ["10.7.0.5"], "mac": "02:00:00:00:00:05", "labels": [{"key": "a", "value": "b"}]}
     },
 }
+BEHIND: dict[str, Any] = {
+    "cniVersion": "1.0.0",
+    "name": "blue",
+    "type": "vethwork-cni",
+    "sysctl": {"net.core.somaxconn": "512"},
+    "ingressPolicy": "open",
+    "runtimeConfig": {
+        "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": ""}],
+        "ips": ["10.7.0.5/24"],
+        "mac": "02:00:00:00:00:05",
+    },
+    "prevResult": {
+        "cniVersion": "1.0.0",
+        "interfaces": [
+            {"name": "cni0", "mac": "02:00:00:00:00:01"},
+            {"name": "veth1", "mac": "02:00:00:00:00:02"},
+            {"name": "eth0", "mac": "02:00:00:00:00:05", "sandbox": "/run/netns/x"},
+        ],
+        "ips": [{"address": "10.7.0.5/24", "gateway": "10.7.0.1", "interface": 2}],
+        "routes": [{"dst": "0.0.0.0/0"}],
+        "dns": {},
+    },
+}
+"""A configuration behind another plugin's."""
 OWN = "/proc/self/ns/net"
 
 
@@ -103,9 +127,9 @@ def refused(code: int, heard: Heard) -> str:
     return f"{document['msg']} ({document.get('details', '')})"
 
 
-def merged(path: str, value: object) -> dict[str, Any]:
+def merged(path: str, value: object, base: object = CONF) -> dict[str, Any]:
     """The configuration with one value replaced, added or (for an ellipsis) removed."""
-    document: dict[str, Any] = json.loads(json.dumps(CONF))
+    document: dict[str, Any] = json.loads(json.dumps(base))
     target: Any = document
     *above, last = [int(part) if part.isdecimal() else part for part in path.split(".")]
     for part in above:
@@ -401,6 +425,53 @@ def test_a_value_that_is_none(code: int, path: str, value: object) -> None:
         assert path.split(".")[0] in said or path.split(".")[-1] in said or "ipMasq" in said
 
 
+@pytest.mark.parametrize(
+    ("code", "path", "value"),
+    [
+        (1, "prevResult.cniVersion", "0.4.0"),
+        (6, "prevResult.cniVersion", 1),
+        (6, "prevResult.interfaces.2.name", 7),
+        (6, "prevResult.ips.0.address", ["10.7.0.5/24"]),
+        (7, "prevResult.ips.0.address", "10.7.0.5"),
+        (7, "prevResult.ips.0.address", LONG),
+        (7, "prevResult.interfaces.2.mac", "02:00"),
+        (7, "prevResult.interfaces.2.mac", "02:00:00:00:00:06"),
+        (7, "prevResult.interfaces.0.name", "a/b"),
+        (7, "prevResult.interfaces.0.name", ".."),
+        (7, "prevResult.interfaces.0.name", "a\nb"),
+        (7, "prevResult.interfaces.0.name", LONG),
+        (7, "prevResult.ips", []),
+        (7, "names", True),
+        (7, "mtu", 0),
+    ],
+)
+def test_a_result_that_is_none(code: int, path: str, value: object) -> None:
+    refused(8, call("ADD", BEHIND))  # it gets as far as the namespace
+    said = refused(code, call("ADD", merged(path, value, BEHIND)))
+    assert path.split(".")[0] in said or "is asked for" in said
+
+
+@pytest.mark.parametrize(
+    ("code", "path", "value"),
+    [
+        (6, "names", "yes"),
+        (7, "isGateway", False),
+        (6, "runtimeConfig.aliases", "web"),
+        (6, "runtimeConfig.aliases", {"blue": "web"}),
+        (6, "runtimeConfig.aliases", {"blue": [7]}),
+        (7, "runtimeConfig.aliases", ["a b"]),
+        (7, "runtimeConfig.aliases", ["a,b"]),
+        (7, "runtimeConfig.aliases", ["a\nb"]),
+        (7, "runtimeConfig.aliases", [LONG]),
+    ],
+)
+def test_names_that_are_none(code: int, path: str, value: object) -> None:
+    """Where there is no aardvark-dns, that is said first."""
+    heard = call("ADD", merged(path, value, CONF | {"names": True, "ipMasq": False}))
+    if "there is no aardvark-dns" not in heard.out:
+        refused(code, heard)
+
+
 def test_a_wrong_value_is_told_with_its_place() -> None:
     said = refused(6, call("ADD", merged("runtimeConfig.portMappings.0.hostPort", "http")))
     assert "runtimeConfig.portMappings[0].hostPort: must be a whole number, and is a text" in said
@@ -456,6 +527,12 @@ def test_any_document(command: str, document: dict[str, Any]) -> None:
 @given(VERBS, some.sampled_from(sorted(places(CONF))), JSON)
 def test_any_value_anywhere(command: str, place: str, value: object) -> None:
     assert_spoken(command, call(command, json.dumps(merged(place, value)).encode()))
+
+
+@CALM
+@given(VERBS, some.sampled_from(sorted(places(BEHIND))), JSON)
+def test_any_value_behind_another_plugin(command: str, place: str, value: object) -> None:
+    assert_spoken(command, call(command, json.dumps(merged(place, value, BEHIND)).encode()))
 
 
 @CALM
