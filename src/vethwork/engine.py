@@ -37,6 +37,7 @@ from vethwork.store.database import Store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from typing import Self, TypeVar
 
     from vethwork.execution import Reaper, Rehearse, Watch
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from vethwork.model.snapshot import AttachSeen, HostSeen
 
     Result = TypeVar("Result")
+    Engines = Callable[..., AbstractContextManager["Engine"]]
+    """What gives an engine for a call: :class:`Engine` itself, or somebody who keeps some open. Takes ``root`` and ``run``."""
 
 DEFAULT_ROOT, DEFAULT_RUN = "/var/lib/vethwork", "/run/vethwork"
 

@@ -24,7 +24,7 @@ from vethwork.model.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Self
 
 PROGRAM = "aardvark-dns"
@@ -55,12 +55,20 @@ class NameServer:
     """The name server of one run directory. ``port`` 0 is the usual one. A context manager that holds its lock."""
 
     def __init__(
-        self, config: str, binary: str, port: int, *, rootless: bool, warn: Callable[[str], None]
+        self,
+        config: str,
+        binary: str,
+        port: int,
+        environ: Mapping[str, str],
+        *,
+        rootless: bool,
+        warn: Callable[[str], None],
     ) -> None:
         self._config = config
         self._directory = f"{config}/{PROGRAM}"
         self._binary = binary
         self._port = port or 53
+        self._environ = environ
         self._rootless = rootless
         self._warn = warn
         self._lock = -1
@@ -209,7 +217,7 @@ class NameServer:
                 (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
                 (os.POSIX_SPAWN_DUP2, said, 2),
             ]
-            pid = os.posix_spawnp(command[0], command, os.environ, file_actions=redirect)
+            pid = os.posix_spawnp(command[0], command, self._environ, file_actions=redirect)
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             text = os.pread(said, 4096, 0).decode(errors="replace").strip()
         except OSError as error:

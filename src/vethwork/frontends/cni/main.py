@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from vethwork.engine import Engine
 from vethwork.errors import VethworkError
 from vethwork.frontends.cni import protocol
 from vethwork.frontends.cni.document import Section
@@ -20,20 +21,24 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, BinaryIO, TextIO
 
-
-def main() -> None:
-    """Serve one call and end the process with its exit status."""
-    sys.exit(run(os.environ, sys.stdin.buffer, sys.stdout, sys.stderr))
+    from vethwork.engine import Engines
 
 
-def run(environ: Mapping[str, str], stdin: BinaryIO, stdout: TextIO, stderr: TextIO) -> int:
+def main(stdin: BinaryIO | None = None) -> None:
+    """Serve one call and end the process with its exit status. ``stdin`` is what was read of standard input, all of it."""
+    sys.exit(run(os.environ, stdin or sys.stdin.buffer, sys.stdout, sys.stderr))
+
+
+def run(
+    environ: Mapping[str, str], stdin: BinaryIO, stdout: TextIO, stderr: TextIO, engines: Engines = Engine
+) -> int:
     """Serve one call; gives its exit status."""
     if not environ.get("CNI_COMMAND"):
         stderr.write(protocol.ABOUT)
         return 0
     said = [protocol.NEWEST]
     try:
-        answer = _answer(environ, stdin.read(Section.largest + 1), said)
+        answer = _answer(environ, stdin.read(Section.largest + 1), said, engines)
         status = 0
     except VethworkError as error:
         answer, status = protocol.error_document(said[-1], error), 1
@@ -47,7 +52,9 @@ def run(environ: Mapping[str, str], stdin: BinaryIO, stdout: TextIO, stderr: Tex
     return status
 
 
-def _answer(environ: Mapping[str, str], data: bytes, said: list[str]) -> dict[str, Any] | None:
+def _answer(
+    environ: Mapping[str, str], data: bytes, said: list[str], engines: Engines
+) -> dict[str, Any] | None:
     """Do what is asked. The caller's version is noted in ``said`` once it is known. Raises VethworkError."""
     if environ["CNI_COMMAND"] == "VERSION":
         return protocol.versions()
@@ -55,7 +62,7 @@ def _answer(environ: Mapping[str, str], data: bytes, said: list[str]) -> dict[st
     said.append(protocol.parse_version(document))
     call = protocol.parse_call(environ)
     protocol.check_since(call.command, said[-1])
-    return VERBS[call.command](call, document, said[-1])
+    return VERBS[call.command](engines, call, document, said[-1])
 
 
 def _internal_error(version: str, error: Exception, stderr: TextIO, debug: bool) -> dict[str, Any]:

@@ -112,4 +112,5 @@ def _binary() -> str:
 def _server(engine: Engine) -> NameServer:
     from vethwork.frontends.nameserver import NameServer
 
-    return NameServer(_directory(engine), _binary(), 0, rootless=False, warn=lambda _: None)
+    # A call's own environment holds nothing that a name server wants.
+    return NameServer(_directory(engine), _binary(), 0, os.environ, rootless=False, warn=lambda _: None)

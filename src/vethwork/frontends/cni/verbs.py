@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from vethwork import check
-from vethwork.engine import Engine, new_id
+from vethwork.engine import new_id
 from vethwork.errors import KernelRefused, NotFound, StateError, VethworkError
 from vethwork.frontends.cni import chain, names
 from vethwork.frontends.cni.document import NOT_AVAILABLE, TRY_AGAIN, UNKNOWN, CniError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from vethwork.engine import Engine, Engines
     from vethwork.frontends.cni.document import Section
     from vethwork.frontends.cni.protocol import Call
     from vethwork.model.container import Endpoint, Join
@@ -38,13 +39,13 @@ DIFFERS = 100
 """An error code of our own: what CHECK found is not what should be."""
 
 
-def add(call: Call, document: Section, version: str) -> Answer:
+def add(engines: Engines, call: Call, document: Section, version: str) -> Answer:
     """ADD: make the network if it is the first time, and the interface. Raises VethworkError; nothing is left then.
 
     What another plugin has made stays as it is (see ``chain``).
     """
     if chain.is_behind(call, document):
-        return _add_behind(call, document, version)
+        return _add_behind(engines, call, document, version)
     wish = parse_network(document)
     join, publishes, dns = parse_join(call, document), parse_publishes(document), parse_dns(document)
     known = names.parse_known(call, document)
@@ -54,7 +55,7 @@ def add(call: Call, document: Section, version: str) -> Answer:
         if known is not None:
             names.announce(engine, known, endpoint, network, dns)
 
-    with Engine() as engine:
+    with engines() as engine:
         engine.check_netns(call.netns)
         network, endpoint = _add_to(engine, wish, join, request, tell)
         seen = check.observe_interface(engine, call.netns, endpoint, network)
@@ -63,9 +64,9 @@ def add(call: Call, document: Section, version: str) -> Answer:
         return joined_document(document.section("prevResult").data(), answer)
 
 
-def _add_behind(call: Call, document: Section, version: str) -> Answer:
+def _add_behind(engines: Engines, call: Call, document: Section, version: str) -> Answer:
     wish = chain.parse_wish(call, document, version)
-    with Engine() as engine:
+    with engines() as engine:
         engine.check_netns(call.netns)
         network = chain.network_behind(engine, wish)
         if network is not None:
@@ -119,18 +120,18 @@ def _add_to(
     raise CniError(TRY_AGAIN, f"ADD: network {wish.name} came and went")
 
 
-def delete(call: Call, document: Section, version: str) -> Answer:
+def delete(engines: Engines, call: Call, document: Section, version: str) -> Answer:
     """DEL: what is not there, or is not of our making, is deleted already. Raises Incomplete."""
-    with Engine() as engine:
+    with engines() as engine:
         network = chain.network_on_record(engine, call, parse_name(document))
         remove_interface(engine, call.container, network, call.ifname, OWNER)
         names.withdraw(engine, call, network)
     return None
 
 
-def verify(call: Call, document: Section, version: str) -> Answer:
+def verify(engines: Engines, call: Call, document: Section, version: str) -> Answer:
     """CHECK: compare the records, the previous result and the kernel. Raises CniError (100) with every difference."""
-    with Engine() as engine:
+    with engines() as engine:
         name = chain.network_on_record(engine, call, parse_name(document))
         if chain.is_nothing_to_do(engine, call, document, version):
             return None
@@ -165,27 +166,27 @@ def _differences(result: Section, ifname: str, have: check.InterfaceSeen) -> lis
     return wrong
 
 
-def collect(call: Call, document: Section, version: str) -> Answer:
+def collect(engines: Engines, call: Call, document: Section, version: str) -> Answer:
     """GC: take off the network what the runtime does not list. Raises Incomplete."""
     from vethwork.upkeep import collect_unlisted  # which loads what starts and stops processes
 
     keys = ("cni.dev/valid-attachments", "cni.dev/attachments")
     listed = [section for key in keys for section in document.sections(key)]
     keep = frozenset([(section.text("containerID"), section.text("ifname")) for section in listed])
-    with Engine() as engine:
+    with engines() as engine:
         for name in chain.networks_on_record(engine, parse_name(document)):
             collect_unlisted(engine, name, keep, OWNER)
             names.withdraw_unlisted(engine, name)
     return None
 
 
-def status(call: Call, document: Section, version: str) -> Answer:
+def status(engines: Engines, call: Call, document: Section, version: str) -> Answer:
     """STATUS: whether an ADD could succeed now. Raises CniError (50)."""
     if os.geteuid() != 0:
         raise CniError(NOT_AVAILABLE, "STATUS: this process is not root")
     parse_network(document)
     try:
-        with Engine() as engine:
+        with engines() as engine:
             check.check_host(engine)
     except (KernelRefused, StateError, OSError) as error:
         hint = error.hint if isinstance(error, (KernelRefused, StateError)) else ""
@@ -194,7 +195,7 @@ def status(call: Call, document: Section, version: str) -> Answer:
     return None
 
 
-VERBS: dict[str, Callable[[Call, Section, str], Answer]] = {
+VERBS: dict[str, Callable[[Engines, Call, Section, str], Answer]] = {
     "ADD": add,
     "DEL": delete,
     "CHECK": verify,

@@ -26,25 +26,35 @@ from vethwork.model.text import spell_json
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from typing import BinaryIO, TextIO
 
+    from vethwork.engine import Engines
     from vethwork.frontends.netavark.arguments import Arguments
 
 LONGEST = 8000
 """Characters of an error: Podman reads a pipe only after the process that fills it has ended."""
 
 
-def main() -> None:
-    """Serve one call and end the process with its exit status."""
-    sys.exit(run(sys.argv[1:], os.environ, sys.stdin.buffer, sys.stdout, sys.stderr))
+def main(stdin: BinaryIO | None = None) -> None:
+    """Serve one call and end the process with its exit status. ``stdin`` is what was read of standard input, all of it."""
+    if "teardown" in sys.argv:
+        for number in (SIGINT, SIGTERM):  # half a teardown helps nobody
+            signal(number, SIG_IGN)
+    sys.exit(run(sys.argv[1:], os.environ, stdin or sys.stdin.buffer, sys.stdout, sys.stderr))
 
 
 def run(
-    words: Sequence[str], environ: Mapping[str, str], stdin: BinaryIO, stdout: TextIO, stderr: TextIO
+    words: Sequence[str],
+    environ: Mapping[str, str],
+    stdin: BinaryIO,
+    stdout: TextIO,
+    stderr: TextIO,
+    engines: Engines = Engine,
 ) -> int:
     """Serve one call; gives its exit status."""
     try:
-        call = Call(parse_arguments(words), environ, stdin, stderr)
+        call = Call(parse_arguments(words), environ, stdin, stderr, engines)
         answer, status = call.serve(), 0
     except UsageError as error:
         stderr.write(f"error: {error}\n\n{USAGE}")
@@ -71,14 +81,26 @@ class Call:
     """One call: its arguments, and where the rest comes from."""
 
     def __init__(
-        self, arguments: Arguments, environ: Mapping[str, str], stdin: BinaryIO, stderr: TextIO
+        self,
+        arguments: Arguments,
+        environ: Mapping[str, str],
+        stdin: BinaryIO,
+        stderr: TextIO,
+        engines: Engines,
     ) -> None:
         self._arguments = arguments
+        self._engines = engines
+        self._own_records = not arguments.rootless or "VETHWORK_ROOT" in environ
         self._stdin = stdin
         self._stderr = stderr
         self._dns_port = parse_dns_port(environ)
         self._server = NameServer(
-            arguments.config, arguments.aardvark, self._dns_port, rootless=arguments.rootless, warn=self._warn
+            arguments.config,
+            arguments.aardvark,
+            self._dns_port,
+            environ,
+            rootless=arguments.rootless,
+            warn=self._warn,
         )
 
     def serve(self) -> str:
@@ -101,12 +123,12 @@ class Call:
     def _warn(self, text: str) -> None:
         self._stderr.write(f"[WARN vethwork] {text}\n")
 
-    def _engine(self) -> Engine:
+    def _engine(self) -> AbstractContextManager[Engine]:
         """Without root, our records are beside Podman's: the user's own, and lost at a reboot like the namespaces."""
-        if not self._arguments.rootless or "VETHWORK_ROOT" in os.environ:
-            return Engine()
+        if self._own_records:
+            return self._engines()
         base = f"{self._arguments.config}/vethwork"
-        return Engine(f"{base}/root", f"{base}/run")
+        return self._engines(f"{base}/root", f"{base}/run")
 
     def _document(self) -> Fields:
         path = self._arguments.file
@@ -126,8 +148,6 @@ class Call:
 
     def _teardown(self) -> str:
         document = self._document()
-        for number in (SIGINT, SIGTERM):  # half a teardown helps nobody
-            signal(number, SIG_IGN)
         with self._engine() as engine:
             verbs.teardown(engine, document, self._server)
         return ""

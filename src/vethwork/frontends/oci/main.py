@@ -16,6 +16,7 @@ import os
 import sys
 
 from vethwork import __version__
+from vethwork.engine import Engine
 from vethwork.errors import RequestError, VethworkError
 from vethwork.frontends.oci.state import LARGEST, VERB_OF, State
 from vethwork.frontends.oci.verbs import VERBS
@@ -24,6 +25,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import BinaryIO, TextIO
+
+    from vethwork.engine import Engines
 
 USAGE = """\
 Usage: vethwork-oci [attach|detach] < STATE
@@ -38,9 +41,10 @@ LONGEST = 2000
 """Characters of an error: whoever reads the pipe may do so only when the hook has ended."""
 
 
-def main() -> None:
-    """Serve one call and end the process with its exit status."""
-    stdin = sys.stdin.buffer if sys.stdin is not None else None
+def main(stdin: BinaryIO | None = None) -> None:
+    """Serve one call and end the process with its exit status. ``stdin`` is what was read of standard input, all of it."""
+    if stdin is None and sys.stdin is not None:
+        stdin = sys.stdin.buffer
     sys.exit(run(sys.argv[1:], os.environ, stdin, sys.stdout, sys.stderr))
 
 
@@ -50,13 +54,14 @@ def run(
     stdin: BinaryIO | None,
     stdout: TextIO | None,
     stderr: TextIO | None,
+    engines: Engines = Engine,
 ) -> int:
     """Serve one call; gives its exit status."""
     if tuple(words) in (("--version",), ("--help",), ("-h",)):
         _say(stdout, USAGE if words[0] != "--version" else f"vethwork-oci {__version__}\n")
         return 0
     try:
-        _serve(words, stdin)
+        _serve(words, stdin, engines)
     except KeyboardInterrupt:
         _say(stderr, "vethwork-oci: interrupted\n")
         return 1
@@ -66,7 +71,7 @@ def run(
     return 0
 
 
-def _serve(words: Sequence[str], stdin: BinaryIO | None) -> None:
+def _serve(words: Sequence[str], stdin: BinaryIO | None, engines: Engines) -> None:
     """Do what is asked. Raises VethworkError."""
     if len(words) > 1 or (words and words[0] not in VERBS):
         raise RequestError(f"{' '.join(words)!r:.80}: is not attach or detach", hint="see --help")
@@ -79,7 +84,7 @@ def _serve(words: Sequence[str], stdin: BinaryIO | None) -> None:
             f"status {state.status!r:.80}: calls for neither attach nor detach",
             hint="this hook is for createRuntime and poststop",
         )
-    VERBS[verb](state)
+    VERBS[verb](engines, state)
 
 
 def _report(error: Exception, environ: Mapping[str, str], stderr: TextIO | None) -> None:

@@ -15,7 +15,7 @@ import os
 import select
 
 from vethwork.check import observe_interface
-from vethwork.engine import Engine, new_id
+from vethwork.engine import new_id
 from vethwork.errors import BadNamespace, ConflictError, NotFound, RequestError
 from vethwork.frontends.oci.wish import OWNER, parse_wish
 from vethwork.model.names import Name, NetnsPath
@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vethwork.engine import Engine, Engines
     from vethwork.frontends.oci.state import State
     from vethwork.model.container import Container
 
@@ -31,7 +32,7 @@ GRACE_SECONDS = 2.0
 """How long a killed process may take to be gone: ``crun delete --force`` does not wait for it."""
 
 
-def attach(state: State) -> None:
+def attach(engines: Engines, state: State) -> None:
     """createRuntime: give the container its network. Raises VethworkError; nothing is left of it then."""
     pid = state.pid
     netns = NetnsPath(f"/proc/{pid}/ns/net")
@@ -41,7 +42,7 @@ def attach(state: State) -> None:
             f"attach {request.name}: process {pid} is in the host's own network namespace",
             hint='config.json needs {"type": "network"}, without a path, in linux.namespaces',
         )
-    with Engine() as engine:
+    with engines() as engine:
         engine.check_netns(netns)  # before the default network is made for a container that is gone
         engine.attach(request)
 
@@ -53,14 +54,14 @@ def _is_own_namespace(netns: str) -> bool:
         return False  # the engine has words for a process that is gone
 
 
-def detach(state: State) -> None:
+def detach(engines: Engines, state: State) -> None:
     """poststop: release what the container had. Raises Incomplete, or ConflictError if it is alive."""
     said = state.id
     try:
         name = Name.parse(said)
     except RequestError:
         return  # attach has refused it
-    with Engine() as engine:
+    with engines() as engine:
         container = _ours(engine, name)
         if container is None or engine.detach_dead(name):
             return
@@ -112,4 +113,4 @@ def _is_there(engine: Engine, name: str) -> bool:
     return False
 
 
-VERBS: dict[str, Callable[[State], None]] = {"attach": attach, "detach": detach}
+VERBS: dict[str, Callable[[Engines, State], None]] = {"attach": attach, "detach": detach}
