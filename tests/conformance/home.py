@@ -29,8 +29,8 @@ LAUNCHER = """#!{python} -IS
 import os, sys
 os.environ.update({environ!r})
 sys.path.insert(0, {source!r})
-from vethwork.frontends.{front_end}.main import main
-main()
+from vethwork.launch import {front_end}
+{front_end}()
 """
 
 ENTER = """set -e

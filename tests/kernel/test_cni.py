@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vethwork.testing.machine import Machine
 
-LAUNCHER = f"import sys; sys.path.insert(0, {SOURCE!r}); from vethwork.frontends.cni.main import main; main()"
+LAUNCHER = f"import sys; sys.path.insert(0, {SOURCE!r}); from vethwork.launch import cni; cni()"
 SUBNET4, SUBNET6 = "10.7.0.0/24", "fd07::/64"
 
 

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from vethwork.testing.machine import Machine
 
 OTHER = CONTAINER[::-1]
-LAUNCHER = (
-    f"import sys; sys.path.insert(0, {SOURCE!r}); from vethwork.frontends.netavark.main import main; main()"
-)
+LAUNCHER = f"import sys; sys.path.insert(0, {SOURCE!r}); from vethwork.launch import netavark; netavark()"
 
 
 class Podman:

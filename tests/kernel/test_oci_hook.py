@@ -20,7 +20,7 @@ from vethwork.testing.machine import SOURCE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-LAUNCHER = f"import sys; sys.path.append({SOURCE!r}); from vethwork.frontends.oci.main import main; main()"
+LAUNCHER = f"import sys; sys.path.append({SOURCE!r}); from vethwork.launch import oci; oci()"
 SLEEP = [sys.executable, "-IS", "-c", "import time; time.sleep(600)"]
 
 

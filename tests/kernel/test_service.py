@@ -46,7 +46,8 @@ class Service:
         """Start it, and wait until it says that it listens."""
         self.process = self.popen(**environ)
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == f"listening at {self.path}\n"
+        run = self.host.environment["VETHWORK_RUN"]
+        assert self.process.stdout.readline() == f"listening at {run}/service.sock and {self.path}\n"
 
     def popen(self, **environ: str) -> subprocess.Popen[str]:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}

@@ -29,7 +29,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "check": CORE | {"plan", "kernel", "wire", "engine", "handover"},
     "doctor": CORE | {"plan", "kernel", "wire", "execution", "engine", "handover", "upkeep"},
     "sandbox": CORE | {"plan", "kernel", "engine", "runtime"},
-    "service": CORE | ENGINE | {"frontends/docker"},
+    "service": CORE
+    | ENGINE
+    | {"face", "frontends/cni", "frontends/docker", "frontends/netavark", "frontends/oci"},
+    "launch": {"face", "frontends/cni", "frontends/netavark", "frontends/oci"},
     "testing": CORE | ENGINE | {"kernel"},
     "frontends": CORE | ENGINE | {"face"},
     "face": CORE | ENGINE | {"sandbox", "testing"},

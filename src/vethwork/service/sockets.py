@@ -2,7 +2,7 @@
 
 Rules: a socket file whose process is dead is replaced; one that somebody answers at is not, nor is any other file. Two who
 start at the same time wait for each other, by a lock on the directory. The file goes with the service, unless it is another's
-by then. The peer's user is the kernel's word (SO_PEERCRED, unix(7)), whatever the file's mode has become.
+by then. Who connects is asked of the kernel besides (``peers``), whatever the file's mode has become.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import socket
 import stat
 from contextlib import contextmanager
-from struct import Struct
 
 from vethwork.errors import ConflictError, RequestError
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BACKLOG = 128
-UCRED = Struct("iII")  # struct ucred: pid, uid, gid (include/linux/socket.h)
 LONGEST = 107
 """Bytes of a path that fit in struct sockaddr_un with its NUL (include/uapi/linux/un.h)."""
 
@@ -91,9 +89,3 @@ def _make_room(path: str) -> None:
             f"listen at {path}: another process does", hint="is 'vethwork serve' running already?"
         )
     os.unlink(path)
-
-
-def may_speak(peer: socket.socket) -> bool:
-    """Whether the process at the other end is root's, or runs as the same user as this one."""
-    _, uid, _ = UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
-    return uid in (0, os.geteuid())

@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vethwork.engine import Engines
     from vethwork.frontends.docker.network_driver import Answer
 
 CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
@@ -65,19 +66,19 @@ WITHOUT_DOCUMENT = frozenset(
 )
 
 
-def handle(method: str, document: Section) -> Answer:
+def handle(method: str, document: Section, engines: Engines = Engine) -> Answer:
     """Do what a document asks for. Raises VethworkError; nothing is left then. KeyError: there is no such method."""
     work = METHODS[method]
-    with Engine() as engine:
+    with engines() as engine:
         return work(engine, document)
 
 
-def answer(method: str, body: bytes) -> tuple[int, Answer]:
+def answer(method: str, body: bytes, engines: Engines = Engine) -> tuple[int, Answer]:
     """The HTTP status and the document for a request, whatever it is."""
     if method not in METHODS:
         return UNKNOWN_METHOD, _error(f"{method[:80]!r} is no method of this plugin")
     try:
-        return OK, handle(method, Section({}) if method in WITHOUT_DOCUMENT else Section.parse(body))
+        return OK, handle(method, Section({}) if method in WITHOUT_DOCUMENT else Section.parse(body), engines)
     except Malformed as error:
         return BAD_REQUEST, _error(f"{method}: {error}")
     except VethworkError as error:

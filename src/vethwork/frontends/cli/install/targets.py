@@ -1,8 +1,8 @@
 """What each runtime needs on disk, and what is to be done then: texts, and nothing is touched.
 
 A launcher is a script of a few lines that starts the interpreter with ``-I -S`` (no site packages, no environment: half the
-start-up time, and nobody's PYTHONPATH) and imports one front-end from the package that ran ``install``. Both options are
-one word there: the kernel hands over what follows the interpreter's path as one argument (execve(2)).
+start-up time, and nobody's PYTHONPATH) and calls a function of ``launch`` in the package that ran ``install``. Both options
+are one word there: the kernel hands over what follows the interpreter's path as one argument (execve(2)).
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ def check_interpreter() -> None:
 
 
 def launcher(tool: str, path: str, front_end: str) -> File:
-    """The executable that starts a front-end."""
+    """The executable that serves a runtime's call, itself or by the service."""
     text = f"""#!{sys.executable} -IS
 # {BLANK}
 import sys
 
 sys.path.append({PACKAGE!r})
 
-from vethwork.frontends.{front_end}.main import main
+from vethwork.launch import {front_end}
 
-main()
+{front_end}()
 """
     return File(tool, path, text, 0o755)
 
