@@ -31,12 +31,14 @@ from vethwork.model.steps import (
 from vethwork.wire import rtnetlink
 from vethwork.wire.netlink import NLM_F_CREATE, NLM_F_REPLACE
 from vethwork.wire.rtnetlink import Link
+from vethwork.wire.statistics import parse_carried
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vethwork.model.address import Interface
+    from vethwork.model.snapshot import Carried
     from vethwork.wire.netlink import Message
 
 SIOCGIFINDEX = 0x8933  # include/uapi/linux/sockios.h
@@ -111,6 +113,10 @@ class RouteDoor:
             return 0
         return int(_IFREQ.unpack(answer)[1])
 
+    def forget_indexes(self) -> None:
+        """Ask for every link's index anew: others make and delete links too."""
+        self._indexes.clear()
+
     def index(self, ifname: str) -> int:
         """The same. Raises KernelRefused (ENODEV) if there is no such link."""
         found = self.find(ifname)
@@ -125,6 +131,11 @@ class RouteDoor:
         return tuple(
             [rtnetlink.parse_link(body) for body in self._socket.dump(rtnetlink.get_link(), "list links")]
         )
+
+    def carried(self) -> dict[str, Carried]:
+        """What every link of the namespace has carried, by name."""
+        self.flush()
+        return dict(map(parse_carried, self._socket.dump(rtnetlink.get_link(), "list links")))
 
     def addresses(self) -> tuple[tuple[int, Interface], ...]:
         """Every address of the namespace, with the index of its link."""

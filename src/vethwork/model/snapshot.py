@@ -86,3 +86,12 @@ class AttachSeen(Record):
     existing: ContainerSeen | None = None
     lodger: str = ""
     netns_cookie: int = 0
+
+
+class Carried(Record):
+    """What a link has received and sent since it was made."""
+
+    received_packets: int
+    received_bytes: int
+    sent_packets: int
+    sent_bytes: int

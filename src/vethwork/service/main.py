@@ -15,24 +15,35 @@ from vethwork.service.calls import Calls
 from vethwork.service.counters import Counters
 from vethwork.service.descriptors import close_inherited
 from vethwork.service.engines import Engines
+from vethwork.service.metrics import PATH, Metrics
 from vethwork.service.notify import tell
 from vethwork.service.plugin import Plugin
-from vethwork.service.sockets import listening
+from vethwork.service.sockets import listening, listening_tcp
 from vethwork.service.web import Web
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from typing import Any
+    from wsgiref.types import WSGIApplication
+
+    from vethwork.model.address import Address
 
 SOCKET = "service.sock"
 """The socket of runtimes' calls, in the run directory (``launch``)."""
+SCRAPERS = 2
+"""Threads for those who ask by TCP, who may be anybody on this machine."""
 
 
-def serve(docker_socket: str = "", on_ready: Callable[[tuple[str, ...]], None] = lambda _: None) -> None:
+def serve(
+    docker_socket: str = "",
+    metrics_at: tuple[Address, int] | None = None,
+    on_ready: Callable[[tuple[str, ...]], None] = lambda _: None,
+) -> None:
     """Serve until SIGTERM or SIGINT. For the main thread of a process of its own: what it has inherited is closed.
 
-    ``on_ready`` is told of all sockets. Raises ConflictError if somebody serves at one of them already, RequestError if
-    a path cannot be used, StateError.
+    ``metrics_at`` is a loopback address and a port for those who cannot ask at the service's socket. ``on_ready`` is told of
+    all sockets. Raises ConflictError if somebody serves at one of them already, RequestError if one cannot be had, StateError.
     """
     close_inherited()
     with Engine() as engine:
@@ -41,13 +52,29 @@ def serve(docker_socket: str = "", on_ready: Callable[[tuple[str, ...]], None] =
     counters = Counters()
     web = Web(engines.drop)
     with ExitStack() as parts:
-        service_socket = f"{engines.run}/{SOCKET}"
-        web.add(parts.enter_context(listening(service_socket)), Calls(engines, counters))
+        sockets = [f"{engines.run}/{SOCKET}"]
+        metrics = Metrics(engines, counters)
+        web.add(parts.enter_context(listening(sockets[0])), _by_path(Calls(engines, counters), metrics))
         if docker_socket:
+            sockets.append(docker_socket)
             web.add(parts.enter_context(listening(docker_socket)), Plugin(engines, counters))
+        if metrics_at is not None:
+            listener = parts.enter_context(listening_tcp(*metrics_at))
+            sockets.append("{}, port {}".format(*listener.getsockname()[:2]))
+            web.add(listener, metrics, SCRAPERS)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: web.stop())
         tell("READY=1")
-        on_ready((service_socket, *([docker_socket] if docker_socket else [])))
+        on_ready(tuple(sockets))
         web.serve()
         tell("STOPPING=1")
+
+
+def _by_path(calls: WSGIApplication, metrics: WSGIApplication) -> WSGIApplication:
+    """What the service's socket answers: calls, and its numbers."""
+
+    def application(request: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        chosen = metrics if request["PATH_INFO"] == PATH else calls
+        return chosen(request, start_response)
+
+    return application

@@ -1,4 +1,4 @@
-"""Unix sockets that only root may speak to.
+"""Sockets that are listened at: files that only root may speak to, and ports of the loopback interface.
 
 Rules: a socket file whose process is dead is replaced; one that somebody answers at is not, nor is any other file. Two who
 start at the same time wait for each other, by a lock on the directory. The file goes with the service, unless it is another's
@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from vethwork.model.address import Address
+
 BACKLOG = 128
 LONGEST = 107
 """Bytes of a path that fit in struct sockaddr_un with its NUL (include/uapi/linux/un.h)."""
@@ -39,6 +41,26 @@ def listening(path: str) -> Iterator[socket.socket]:
     finally:
         if os.path.exists(path) and os.stat(path).st_ino == mine:
             os.unlink(path)
+
+
+@contextmanager
+def listening_tcp(address: Address, port: int) -> Iterator[socket.socket]:
+    """A socket that listens at a port of this machine alone, until the end of the block.
+
+    Raises RequestError if the address is not a loopback address, or nobody can listen there.
+    """
+    where = f"{address} port {port}"
+    if not address.is_loopback:
+        raise RequestError(f"listen at {where}: is not a loopback address", hint="as in 127.0.0.1:9273")
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_STREAM) as made:
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind((str(address), port))
+            made.listen(BACKLOG)
+        except OSError as error:
+            raise RequestError(f"listen at {where}: {error.strerror}") from error
+        yield made
 
 
 def _bind(path: str) -> socket.socket:
