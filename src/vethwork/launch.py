@@ -135,7 +135,7 @@ def _parse_answer(heard: bytes) -> "Answer | None":
     head, end, body = heard.partition(b"\r\n\r\n")
     if not end:
         return None
-    if head.split(b" ", 2)[1] != b"200":
+    if head.split(b" ", 2)[1:2] != [b"200"]:
         return -1, b"", b""
     first, end, rest = body.partition(b"\n")
     if not end:

@@ -8,88 +8,25 @@ import os
 import signal
 import socket
 import stat
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.kernel.libnetwork import new_id
+from tests.kernel.service import MIME, Service, serving
 from tests.kernel.stage import eventually, links
 from vethwork.store.locks import Locks
-from vethwork.testing.lab import Lab
-from vethwork.testing.machine import SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from vethwork.testing.machine import Machine
 
 NOBODY = 65534
-MIME = "application/vnd.docker.plugins.v1.2+json"
-
-
-class Service:
-    """A running service, and how to speak to it."""
-
-    def __init__(self, host: Machine, path: str) -> None:
-        self.host, self.path = host, path
-        self.process: subprocess.Popen[str]
-        self.start()
-
-    def start(self, **environ: str) -> None:
-        """Start it, and wait until it says that it listens."""
-        self.process = self.popen(**environ)
-        assert self.process.stdout is not None
-        run = self.host.environment["VETHWORK_RUN"]
-        assert self.process.stdout.readline() == f"listening at {run}/service.sock and {self.path}\n"
-
-    def popen(self, **environ: str) -> subprocess.Popen[str]:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        command = [sys.executable, "-m", "vethwork", "serve", "--docker", self.path]
-        return self.host.popen(command, env={"PYTHONPATH": SOURCE, **environ}, **pipes)
-
-    def stop(self, number: int = signal.SIGTERM) -> str:
-        """End it; gives what it said."""
-        self.process.send_signal(number)
-        out, _ = self.process.communicate(timeout=20)
-        return out
-
-    def connect(self) -> socket.socket:
-        made = socket.socket(socket.AF_UNIX)
-        made.settimeout(20)
-        made.connect(self.path)
-        return made
-
-    def post(self, method: str, body: bytes = b"", verb: str = "POST") -> tuple[int, Any, str]:
-        """One request, as Go's client sends it: with an empty Host header."""
-        with closing(http.client.HTTPConnection("x")) as http_:
-            http_.sock = self.connect()
-            http_.putrequest(verb, f"/{method}", skip_host=True, skip_accept_encoding=True)
-            for header in (("Host", ""), ("Accept", MIME), ("Content-Length", str(len(body)))):
-                http_.putheader(*header)
-            http_.endheaders(body)
-            answer = http_.getresponse()
-            text = answer.read()
-            kind = answer.getheader("Content-Type") or ""
-            return answer.status, json.loads(text) if kind == MIME else text.decode(), kind
-
-    def ask(self, method: str, document: object) -> Any:
-        """One request that is done."""
-        status, said, _ = self.post(method, json.dumps(document).encode())
-        assert (status, said.get("Err")) == (200, None), said
-        return said
-
-
-@contextmanager
-def serving() -> Iterator[Service]:
-    with Lab() as lab:
-        yield Service(lab.host, f"{lab.directory}/plugins/vethwork.sock")
 
 
 @pytest.fixture
