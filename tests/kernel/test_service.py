@@ -8,6 +8,8 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +20,15 @@ import pytest
 
 from tests.kernel.libnetwork import new_id
 from tests.kernel.service import MIME, Service, serving
-from tests.kernel.stage import eventually, links
+from tests.kernel.stage import address, eventually, links
 from vethwork.store.locks import Locks
+from vethwork.testing.machine import SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from vethwork.testing.lab import Lab
 
 
 NOBODY = 65534
@@ -322,3 +327,116 @@ def test_a_damaged_state_file_is_told_and_survived(service: Service) -> None:
     status, said, _ = service.post("NetworkDriver.DeleteNetwork", request)
     assert (status, "damaged" in said["Err"]) == (200, True)
     assert service.post("NetworkDriver.DeleteNetwork", request)[1] == {}
+
+
+def test_what_it_has_inherited_is_closed(service: Service, tmp_path: Path) -> None:
+    """But for its streams, and for what systemd hands over."""
+    service.stop()
+    for name in ("given", "leaked"):
+        (tmp_path / name).touch()
+    said = tmp_path / "said"
+    script = f"""exec 3<{tmp_path}/given 7<{tmp_path}/leaked 9<{tmp_path}/leaked 0<&- 2<&- >{said}
+        LISTEN_FDS=1 LISTEN_PID=$$ exec {sys.executable} -m vethwork serve --docker {service.path}"""
+    started = service.host.popen(["sh", "-c", script], env={"PYTHONPATH": SOURCE})
+    assert eventually(lambda: said.exists() and said.read_text().startswith("listening at"))
+    directory = f"/proc/{started.pid}/fd"
+    found = {int(fd): os.readlink(f"{directory}/{fd}") for fd in os.listdir(directory)}
+    assert [found[fd] for fd in range(4)] == [os.devnull, str(said), os.devnull, f"{tmp_path}/given"]
+    assert f"{tmp_path}/leaked" not in found.values()
+    assert os.readlink(f"/proc/{started.pid}/cwd") == "/"
+    started.terminate()
+    assert started.wait(20) == 0
+
+
+# Metrics -----------------------------------------------------------------------------------------------------------------
+
+
+def counted(service: Service, name: str, **labels: str) -> float:
+    """One number."""
+    said = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
+    return service.metrics()[f"{name}{{{said}}}" if said else name]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_metrics_tell_what_there_is_and_what_passed(service: Service, version: int) -> None:
+    host, subnet = service.host, ("10.9.0.0/24", "fd09::/64")[version == 6]
+    host.vethwork("network", "create", "blue", "--subnet", subnet)
+    pod, other = service.lab.container("pod"), service.lab.container("other")
+    host.vethwork("attach", "pod", "--network", "blue", "--netns", pod.path, "-p", "8000-8009:8000-8009/udp")
+    host.vethwork("attach", "other", "--network", "blue", "--netns", other.path)
+    assert counted(service, "vethwork_containers") == 2
+    assert counted(service, "vethwork_endpoints", network="blue") == 2
+    assert counted(service, "vethwork_leases", network="blue") == 2
+    assert counted(service, "vethwork_published_ports", protocol="udp") == 10
+    assert counted(service, "vethwork_intents") == 0
+
+    def bytes_of(kind: str, **labels: str) -> tuple[float, float]:
+        found = [
+            counted(service, f"vethwork_{kind}_bytes_total", direction=way, **labels) for way in ("in", "out")
+        ]
+        return found[0], found[1]
+
+    names = {"network": "blue", "container": "pod", "interface": "eth0"}
+    before = bytes_of("endpoint", **names), bytes_of("network", network="blue")
+    host.run(["ping", "-c", "5", "-i", "0.01", "-s", "1000", address(pod, version)])
+    after = bytes_of("endpoint", **names), bytes_of("network", network="blue")
+    for zero, one in zip(before, after, strict=True):
+        assert all(5000 < late - early < 6000 for early, late in zip(zero, one, strict=True)), (zero, one)
+    gone = 'vethwork_endpoint_bytes_total{container="pod",direction="in",interface="eth0",network="blue"}'
+    host.vethwork("detach", "pod")
+    assert gone not in service.metrics()
+
+
+def test_metrics_tell_how_long_calls_took(service: Service) -> None:
+    service.post("Plugin.Activate")
+    service.post("NetworkDriver.Nonsense", b"{}")
+    service.post("NetworkDriver.CreateEndpoint", b"{}")
+    found = service.metrics()
+    name = 'vethwork_call_seconds_count{{outcome="{}",tool="docker",verb="{}"}}'.format
+    assert found[name("ok", "Plugin.Activate")] == 1
+    assert found[name("error", "other")] == 1
+    assert found[name("error", "NetworkDriver.CreateEndpoint")] == 1
+    buckets = [
+        n for key, n in found.items() if key.startswith("vethwork_call_seconds_bucket") and "Activate" in key
+    ]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == 1
+
+
+@pytest.mark.parametrize("at", ["127.0.0.1:9273", "[::1]:9273"])
+def test_metrics_on_loopback_are_metrics_only(at: str) -> None:
+    with serving("--metrics", at) as service:
+        body = service.host.run(["curl", "-sg", f"http://{at}/metrics"]).stdout
+        assert "vethwork_containers 0.0" in body.splitlines()
+
+        def status(path: str, *options: str) -> str:
+            command = ["curl", "-sg", "-o", "/dev/null", "-w", "%{http_code}", *options, f"http://{at}{path}"]
+            return service.host.run(command).stdout
+
+        assert [status("/"), status("/call/cni", "-d", "x"), status("/Plugin.Activate", "-d", "x")] == [
+            "404"
+        ] * 3
+        assert [status("/metrics", "-d", "x"), status("/metrics", "-I")] == ["405", "200"]
+        assert service.stop() == ""
+
+
+@pytest.mark.parametrize(
+    "at", ["0.0.0.0:9273", "[::]:9273", "192.0.2.1:9273", "127.0.0.1", "localhost:1", "127.0.0.1:x"]
+)
+def test_metrics_are_for_this_machine(lab: Lab, at: str) -> None:
+    said = lab.host.vethwork("serve", "--no-docker", "--metrics", at, check=False)
+    assert (said.returncode, "Traceback" in said.stderr) == (2, False), said.stderr
+    assert any(why in said.stderr for why in ("is not a loopback", "is not ADDRESS:PORT", "not an IPv4")), (
+        said
+    )
+
+
+def test_without_docker(lab: Lab) -> None:
+    serving_ = lab.host.popen(
+        [sys.executable, "-m", "vethwork", "serve", "--no-docker"],
+        env={"PYTHONPATH": SOURCE}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert serving_.stdout is not None
+    assert serving_.stdout.readline() == f"listening at {lab.host.environment['VETHWORK_RUN']}/service.sock\n"
+    serving_.terminate()
+    assert serving_.communicate(timeout=20)[0] == ""

@@ -7,11 +7,20 @@ where a whole attach takes less than 2.
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
+import threading
 from ast import literal_eval
+from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.law.source import MODULES, SOURCE
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TOO_DEAR = {
     "argparse", "asyncio", "click", "collections", "dataclasses", "datetime", "enum", "functools", "inspect", "ipaddress",
@@ -99,6 +108,47 @@ def test_each_protocol_starts_cheaply() -> None:
         assert_cheap(names_in((area,)))
         loaded = loaded_by(*names_in((area,)))
         assert "signal" not in loaded, f"{area} starts and stops no processes: {loaded['signal']}"
+
+
+LAUNCHED = """
+import sys
+sys.path.append(sys.argv.pop(1))
+before = set(sys.modules)
+try:
+    from vethwork.launch import {tool}
+    {tool}()
+finally:
+    sys.stderr.write(" ".join(sorted(set(sys.modules) - before)))
+"""
+CALLS = {"cni": [], "netavark": ["setup", "/run/netns/x"], "oci": ["attach"]}
+
+
+@pytest.mark.parametrize("tool", sorted(CALLS))
+def test_a_call_that_is_handed_over_loads_next_to_nothing(tool: str, tmp_path: Path) -> None:
+    """With a service that answers at once: what is paid for each container is the bare interpreter, and this."""
+    heard: list[bytes] = []
+
+    def answer() -> None:
+        made, _ = listener.accept()
+        with made:
+            heard.append(made.recv(1 << 20))
+            made.sendall(b"HTTP/1.1 200 OK\r\n\r\n7 4 0\nwell")
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "service.sock"))
+        listener.listen()
+        answering = threading.Thread(target=answer)
+        answering.start()
+        command = [sys.executable, "-I", "-S", "-c", LAUNCHED.format(tool=tool), str(SOURCE), *CALLS[tool]]
+        environ = os.environ | {"VETHWORK_RUN": str(tmp_path), "CNI_COMMAND": "ADD"}
+        done = subprocess.run(
+            command, env=environ, input="{}", capture_output=True, text=True, check=False, timeout=30
+        )
+        answering.join(30)
+    assert (done.returncode, done.stdout) == (7, "well"), done.stderr
+    assert heard[0].startswith(f"POST /call/{tool}?".encode())
+    assert heard[0].endswith(b"\0{}")
+    assert done.stderr.split() == ["_socket", "vethwork", "vethwork.launch"]
 
 
 def test_the_library_starts_cheaply() -> None:

@@ -24,6 +24,7 @@ FILES = {
     "cni": ("opt/cni/bin/vethwork", "etc/cni/net.d/10-vethwork.conflist"),
     "podman": ("usr/local/libexec/podman/netavark",),
     "docker": ("etc/systemd/system/vethwork.service",),
+    "service": ("etc/systemd/system/vethwork.service",),
     "oci": ("usr/local/libexec/vethwork/oci-hook", "etc/containers/oci/hooks.d/vethwork.json"),
 }
 LAUNCHERS = {"cni": "cni", "podman": "netavark", "oci": "oci"}
@@ -96,6 +97,7 @@ def test_what_is_written(stage: Stage, elsewhere: None) -> None:
         for name in FILES[tool]:
             path = stage.root / name
             said.append(f"/{name} {path.stat().st_mode & 0o777:04o}:\n{path.read_text()}")
+        stage.good("uninstall", tool)
     # How many directories were made depends on what was there, and the digest is not for people.
     assert_golden("install.txt", re.sub(r"directories \d", "directories N", "\n".join(said)))
 
@@ -296,6 +298,15 @@ def test_the_unit_names_a_command_that_is_there(stage: Stage) -> None:
         [*command.split(), "--help"], env={}, cwd="/", capture_output=True, text=True, check=True
     )
     assert "Docker" in done.stdout
+
+
+def test_docker_and_everybody_share_one_service(stage: Stage) -> None:
+    stage.good("install", "service")
+    assert "is in its place" in stage.good("install", "docker")
+    before = stage.tree()
+    stage.good("uninstall", "docker")
+    assert stage.tree().keys() < before.keys()
+    assert "is not there" in stage.good("uninstall", "service")
 
 
 def test_the_path_of_the_package_is_the_one_that_runs() -> None:

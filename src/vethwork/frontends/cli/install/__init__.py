@@ -110,12 +110,20 @@ _add(
     "the stand-in for netavark",
     _directory("--dir", "directory", "/usr/local/libexec/podman", "Where Podman looks for helpers."),
 )
-_add(
-    "docker",
-    targets.docker,
-    "a systemd unit for the service behind Docker's network plugin",
-    _directory("--unit-dir", "unit_dir", "/etc/systemd/system", "Where systemd looks for units."),
-)
+for _name, _make, _summary in (
+    ("service", targets.service, "a systemd unit for the resident service"),
+    (
+        "docker",
+        targets.docker,
+        "a systemd unit for the resident service, which Docker's network plugin needs",
+    ),
+):
+    _add(
+        _name,
+        _make,
+        _summary,
+        _directory("--unit-dir", "unit_dir", "/etc/systemd/system", "Where systemd looks for units."),
+    )
 _add(
     "oci",
     targets.oci,

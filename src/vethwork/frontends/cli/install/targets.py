@@ -31,6 +31,16 @@ HELPERS = "/usr/local/libexec/podman, /usr/local/lib/podman, /usr/libexec/podman
 """Where Podman looks for its helpers (containers.conf(5), ``helper_binaries_dir``)."""
 
 
+RUNTIMES = (
+    "containerd.service",
+    "crio.service",
+    "docker.service",
+    "kubelet.service",
+    "podman-restart.service",
+)
+"""Who starts containers when the machine does (systemd.unit(5): an order among those that are there)."""
+
+
 class Target(Record):
     """What ``install`` does for one runtime: its files, and in words what is left to do then, and after ``uninstall``."""
 
@@ -119,29 +129,44 @@ netavark has left is in the way ('the host has a link podman0 already'): ip link
     return Target((launcher("podman", f"{root}{directory}/netavark", "netavark"),), then, afterwards)
 
 
-def docker(root: str, unit_dir: str) -> Target:
-    """The service that Docker's plugin protocol needs."""
+def service(root: str, unit_dir: str) -> Target:
+    """The resident service. There is one, whoever it is for."""
     unit = f"""\
 # {BLANK}
 [Unit]
-Description=vethwork, container networking: the network plugin of Docker
-Before=docker.service
+Description=vethwork, container networking: the resident service
+Before={" ".join(RUNTIMES)}
 
 [Service]
 Type=notify
 ExecStart={sys.executable} -P -m vethwork serve
 Restart=always
 RestartSec=1
+TimeoutStopSec=20
+# Nothing that gives it a mount namespace (PrivateTmp, ProtectSystem): it serves only those who see the same files.
 
 [Install]
 WantedBy=multi-user.target
 """
     then = """\
 Start it: systemctl daemon-reload && systemctl enable --now vethwork.service
-Without systemd: 'vethwork serve' must run before dockerd starts, and be started again when it ends.
+Without systemd: 'vethwork serve' as root, as early as may be, and started again when it ends.
+Runtimes find it by themselves, and do without it while it is not there. After an upgrade of vethwork, restart it."""
+    afterwards = """\
+If it runs still: systemctl disable --now vethwork.service, then systemctl daemon-reload.
+CNI, Podman and OCI runtimes do without it, only slower; Docker's networks of the driver vethwork do not."""
+    file = File("service", f"{root}{unit_dir}/vethwork.service", unit, 0o644)
+    return Target((file,), then, afterwards)
+
+
+def docker(root: str, unit_dir: str) -> Target:
+    """What Docker's plugin protocol needs: the resident service, which must be there before dockerd is."""
+    made = service(root, unit_dir)
+    then = f"""\
+{made.then}
+Docker needs it: it must run before dockerd starts.
 Then: docker network create -d vethwork NAME, and docker run --network NAME ..."""
-    afterwards = "If it runs still: systemctl disable --now vethwork.service, then systemctl daemon-reload."
-    return Target((File("docker", f"{root}{unit_dir}/vethwork.service", unit, 0o644),), then, afterwards)
+    return made.replace(then=then)
 
 
 def oci(root: str, directory: str, hooks_dir: str) -> Target:
