@@ -22,6 +22,7 @@ from tests.kernel.test_cni import conf, mapped
 from tests.podman import container, info, joined
 from tests.podman import mapped as podman_port
 from vethwork.kernel import libc
+from vethwork.service.web import CONNECTIONS
 from vethwork.store.locks import Locks
 from vethwork.testing.lab import Lab
 from vethwork.testing.machine import SOURCE
@@ -277,10 +278,12 @@ def test_bad_clients_hold_up_no_good_one(steady: Service) -> None:
     """More than may connect, half of a request from each, one that never ends, and 10 MB of nonsense."""
     half = request(steady.host, "cni", (), STATUS, steady.version, {"CNI_COMMAND": "STATUS"})[:-10]
     with ExitStack() as stack:
-        slow = [stack.enter_context(steady.connect(steady.run)) for _ in range(250)]
-        for made in slow[50:]:
+        slow = [stack.enter_context(steady.connect(steady.run)) for _ in range(CONNECTIONS + 150)]
+        for made in slow[100:]:
             with suppress(BrokenPipeError, ConnectionResetError):
                 made.sendall(half)
+        assert steady.call("cni", (), STATUS, CNI_COMMAND="STATUS")[0] == 200
+        assert len(os.listdir(f"/proc/{steady.process.pid}/fd")) < CONNECTIONS + 100
         endless = stack.enter_context(steady.connect(steady.run))
         endless.sendall(half[:-300])
         pool = stack.enter_context(ThreadPoolExecutor(1))
@@ -474,18 +477,20 @@ def test_a_path_that_leads_to_another_namespace_now(service: Service, tmp_path: 
 def test_nothing_of_a_container_stays_open(service: Service) -> None:
     """A namespace would live as long as the service."""
 
-    def open_namespaces() -> set[str]:
-        directory = f"/proc/{service.process.pid}/fd"
-        return {
-            target
-            for fd in os.listdir(directory)
-            if (target := os.readlink(f"{directory}/{fd}")).startswith("net:")
-        }
+    own = os.fstat(service.host.fd)
 
-    host = {f"net:[{os.fstat(service.host.fd).st_ino}]"}
+    def open_namespaces() -> set[int]:
+        directory = f"/proc/{service.process.pid}/fd"
+        seen = [os.stat(f"{directory}/{fd}") for fd in os.listdir(directory)]
+        return {each.st_ino for each in seen if each.st_dev == own.st_dev}
+
     pod = service.lab.container("pod")
     for verb in ("ADD", "ADD", "CHECK", "DEL", "STATUS"):
         launch(service.host, "cni", stdin=pod_network(), environ=cni(verb, pod))
-        assert open_namespaces() <= host
-    launch(service.host, "cni", stdin=pod_network(), environ=cni("ADD", service.host))
-    assert open_namespaces() <= host
+        assert open_namespaces() <= {own.st_ino}
+    launch(service.host, "cni", stdin=pod_network(), environ=cni("ADD", pod))
+    other = json.dumps(
+        conf(subnets=("10.8.0.0/24",))
+    )  # the network is another one already: found out in the middle
+    assert launch(service.host, "cni", stdin=other, environ=cni("ADD", pod, "second")).status == 1
+    assert open_namespaces() <= {own.st_ino}
