@@ -6,6 +6,7 @@
 # make fault-syscalls  the same at every single system call of an attach and of a detach: five minutes, not in `make test`
 # make conformance  the tests with the real container runtimes, installed by apt (root)
 # make conformance-sid  the same tests with the newest runtimes, those of Debian sid, in a folder that it makes (root; minutes)
+# make soak     10,000 attaches and detaches through the service, and nothing has grown (root; minutes)
 # make format   rewrite the sources the way `make check` wants them
 # make docs     write docs/scenarios anew, from live runs (root); read the difference before you commit it
 # make bench    measure beside netavark, the CNI plugins, Docker and Podman, into docs/benchmarks (root, 25 minutes;
@@ -31,7 +32,7 @@ SID_TESTS := test_podman.py test_containerd.py test_chains.py test_cni_names.py 
 
 # One after the other also under make -j: the cheap ones first.
 .NOTPARALLEL:
-.PHONY: demo test check kernel fault fault-syscalls conformance conformance-sid format docs bench clean
+.PHONY: demo test check kernel fault fault-syscalls conformance conformance-sid soak format docs bench clean
 
 demo: .venv/.installed
 	$(BIN)/vethwork demo
@@ -64,6 +65,10 @@ conformance-sid: .venv/.installed-dev
 	tools/need $(KERNEL_TOOLS) debootstrap:debootstrap
 	tools/sid $(SID) $(SID_PACKAGES)
 	VETHWORK_RUNTIMES=$(SID) $(BIN)/pytest $(addprefix tests/conformance/,$(SID_TESTS))
+
+soak: .venv/.installed-dev
+	tools/need $(KERNEL_TOOLS)
+	VETHWORK_SOAK=10000 $(BIN)/pytest --capture=no tests/kernel/test_soak.py
 
 format: .venv/.installed-dev
 	$(BIN)/ruff format

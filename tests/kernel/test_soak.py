@@ -1,0 +1,113 @@
+"""A long life of the service: after many attaches and detaches, everything is as large as it was after a few.
+
+``make kernel`` runs it short, ``make soak`` long (VETHWORK_SOAK is the number of rounds); the long one prints what it saw.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.kernel.service import Service, ask, request, serving
+from tests.kernel.stage import links
+from tests.kernel.test_cni import conf, mapped
+
+if TYPE_CHECKING:
+    from vethwork.testing.machine import Machine
+    from vethwork.testing.processes import Child
+
+CLIENTS = 8
+ROUNDS = int(os.environ.get("VETHWORK_SOAK", "200"))
+WARM = max(80, ROUNDS // 10)
+"""Rounds after which every thread has its engine, and every cache its size."""
+KILOBYTES = 2048
+"""What the service may grow by between the first look and the last: the allocator's own, not a round's."""
+
+
+class Size(NamedTuple):
+    """How large everything is."""
+
+    kilobytes: int
+    descriptors: int
+    threads: int
+    links: int
+    namespaces: int
+    elements: int
+    rows: int
+
+
+def observe(service: Service) -> Size:
+    """Look at the service and at its host, from outside."""
+    held = [
+        n
+        for name, n in service.metrics().items()
+        if name.startswith(("vethwork_endpoints", "vethwork_leases"))
+    ]
+    proc = f"/proc/{service.process.pid}"
+    with open(f"{proc}/status", encoding="ascii") as file:
+        status = dict(line.split(":", 1) for line in file)
+    with open("/proc/self/mounts", encoding="utf-8") as file:
+        pinned = sum(line.split()[2] == "nsfs" for line in file)
+    descriptors = [os.stat(f"{proc}/fd/{fd}") for fd in os.listdir(f"{proc}/fd")]
+    kept = {each.st_ino for each in descriptors if each.st_dev == os.fstat(service.host.fd).st_dev}
+    listed = json.loads(service.host.run(["nft", "-j", "list", "ruleset"]).stdout)["nftables"]
+    elements = [each for one in listed for value in one.values() for each in value.get("elem", ())]
+    return Size(
+        kilobytes=int(status["RssAnon"].split()[0]),
+        descriptors=len(descriptors),
+        threads=int(status["Threads"]),
+        links=len(links(service.host)),
+        namespaces=pinned + len(kept),
+        elements=len(elements),
+        rows=int(sum(held)),
+    )
+
+
+def attach_and_detach(service: Service, number: int, pod: Machine, rounds: int) -> list[float]:
+    """One client's rounds, each with a container of its own, two addresses and a port; gives how long each call took."""
+    document = conf(subnets=("10.7.0.0/24", "fd07::/64"), runtimeConfig=mapped(8000 + number))
+    stdin = json.dumps(document).encode()
+
+    took = []
+    for turn in range(rounds):
+        said = {"CNI_CONTAINERID": f"pod{number}-{turn}", "CNI_IFNAME": "eth0", "CNI_NETNS": pod.path}
+        for verb in ("ADD", "DEL"):
+            data = request(service.host, "cni", (), stdin, service.version, {"CNI_COMMAND": verb, **said})
+            began = time.perf_counter()
+            with service.connect(service.run) as made:
+                status, body = ask(made, data)
+            took.append(time.perf_counter() - began)
+            assert (status, body[:2]) == (200, b"0 "), body
+    return took
+
+
+def all_clients(service: Service, pods: list[Machine], rounds: int) -> list[float]:
+    """Let every client do its share at the same time; gives how long each call took."""
+    share = rounds // CLIENTS
+
+    def starting(number: int, pod: Machine) -> Child[list[float]]:
+        return service.host.start(lambda: attach_and_detach(service, number, pod, share))
+
+    clients = [starting(number, pod) for number, pod in enumerate(pods)]
+    return [seconds for client in clients for seconds in client.result(3600)]
+
+
+def test_nothing_grows() -> None:
+    with serving() as service:
+        pods = [service.lab.container(f"pod{number}") for number in range(CLIENTS)]
+        all_clients(service, pods, WARM)
+        before = observe(service)
+        began = time.monotonic()
+        took = sorted(all_clients(service, pods, ROUNDS))
+        seconds = time.monotonic() - began
+        after = observe(service)
+        print(f"\n{ROUNDS} rounds by {CLIENTS} clients in {seconds:.1f} s: {ROUNDS / seconds:.0f} a second")
+        print(
+            f"a call: median {took[len(took) // 2] * 1000:.1f} ms, 99 % {took[len(took) * 99 // 100] * 1000:.1f} ms"
+        )
+        print(f"before: {before}\nafter:  {after}")
+        assert after.kilobytes < before.kilobytes + KILOBYTES
+        assert after._replace(kilobytes=before.kilobytes) == before
+        assert service.stop() == ""
