@@ -68,7 +68,7 @@ conformance-sid: .venv/.installed-dev
 
 soak: .venv/.installed-dev
 	tools/need $(KERNEL_TOOLS)
-	VETHWORK_SOAK=10000 $(BIN)/pytest --capture=no tests/kernel/test_soak.py
+	VETHWORK_SOAK=10000 $(BIN)/pytest --capture=no -o faulthandler_timeout=0 tests/kernel/test_soak.py
 
 format: .venv/.installed-dev
 	$(BIN)/ruff format

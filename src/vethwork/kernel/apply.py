@@ -56,13 +56,8 @@ class Kernel:
         self._fds, self._doors, self._nft = {}, {}, None
 
     def leave_namespaces(self) -> None:
-        """Close all but the host's: a namespace lives while it is open, and a path may mean another one tomorrow.
-
-        What was found out about the host's links is forgotten too.
-        """
+        """Close all but the host's: a namespace lives while it is open, and a path may mean another one tomorrow."""
         self._waiting = None
-        if "" in self._doors:
-            self._doors[""].forget_indexes()
         for netns in [path for path in self._doors if path]:
             self._doors.pop(netns).close()
         for netns in [path for path in self._fds if path]:

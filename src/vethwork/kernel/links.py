@@ -113,10 +113,6 @@ class RouteDoor:
             return 0
         return int(_IFREQ.unpack(answer)[1])
 
-    def forget_indexes(self) -> None:
-        """Ask for every link's index anew: others make and delete links too."""
-        self._indexes.clear()
-
     def index(self, ifname: str) -> int:
         """The same. Raises KernelRefused (ENODEV) if there is no such link."""
         found = self.find(ifname)
