@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 LAUNCHER = """#!{python} -IS
-import os, sys
+import os, posix, sys
 os.environ.update({environ!r})
+posix.environ.update(os.environb)  # which is what launch looks at
 sys.path.insert(0, {source!r})
 from vethwork.launch import {front_end}
 {front_end}()

@@ -1,0 +1,47 @@
+"""Podman with the resident service: its calls are handed over, and it notices nothing but the time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conformance.test_podman import AARDVARK, HELLO, Podman
+from tests.kernel.service import Service, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture
+def service(tool: Callable[[str], str]) -> Iterator[Service]:
+    for name in ("podman", "runc", "busybox", AARDVARK):
+        tool(name)
+    with serving() as made:
+        yield made
+
+
+def test_a_life_with_the_service(
+    service: Service, tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], str]
+) -> None:
+    podman = Podman(service.lab, tmp_path_factory.mktemp("podman"), tool("busybox"))
+    podman("network", "create", "--ipv6", "--subnet", "fd55::/64", "--subnet", "10.55.0.0/24", "blue")
+    podman.run("web", "--network", "blue", "-p", "8080:80")
+    podman.run("other", "--network", "blue")
+    for address in (podman.host.v4, podman.host.v6):
+        assert podman.fetch(address) == HELLO
+    assert podman.ask("other", "wget", "-q", "-O-", "http://web/") == HELLO, (
+        "names, by a server that the service started"
+    )
+    podman("restart", "--time", "0", "web")
+    assert podman.fetch(podman.host.v4) == HELLO
+    before = service.served()
+    assert before >= 4, "setup of two, teardown and setup of one; newer ones ask for create too"
+    service.kill()
+    podman("restart", "--time", "0", "web")
+    assert podman.fetch(podman.host.v4) == HELLO
+    service.start()
+    podman("rm", "--all", "--force", "--time", "0")
+    podman("network", "rm", "blue")
+    assert service.served() == 2
+    assert podman.vethwork("ps") == podman.vethwork("network", "ls") == {}
