@@ -27,6 +27,7 @@ The map of the source, in the order in which things depend on each other:
     sandbox      the library face
     frontends/   speak             translations of foreign protocols, the command line among them
     service/     stay              the resident process: `vethwork serve`
+    launch       hand over         a runtime's call: to the service, or to a front-end in this process
     testing/     lend              a host, its containers and its neighbours as private namespaces
 
 Rules: importing this loads nothing; each public name loads what it needs when it is first used (PEP 562).

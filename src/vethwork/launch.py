@@ -90,12 +90,12 @@ def _work(tool: str, stdin: "BinaryIO | None") -> None:
 def _connect() -> "socket | None":
     run = environ.get(b"VETHWORK_RUN") or b"/run/vethwork"
     made = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+    made.settimeout(SILENT_SECONDS)
     try:
         made.connect(run + b"/service.sock")
-    except OSError:
+    except OSError:  # EAGAIN among them: so many wait already that it is faster to help oneself
         made.close()
         return None
-    made.settimeout(SILENT_SECONDS)
     return made
 
 

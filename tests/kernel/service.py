@@ -78,8 +78,10 @@ class Service:
     def connect(self, path: str = "") -> socket.socket:
         """A connection to Docker's socket, or to the one at ``path``."""
         made = socket.socket(socket.AF_UNIX)
+        made.connect(
+            path or self.path
+        )  # which waits where many do; with a timeout, it would be refused (EAGAIN)
         made.settimeout(20)
-        made.connect(path or self.path)
         return made
 
     def call(

@@ -494,3 +494,14 @@ def test_nothing_of_a_container_stays_open(service: Service) -> None:
     )  # the network is another one already: found out in the middle
     assert launch(service.host, "cni", stdin=other, environ=cni("ADD", pod, "second")).status == 1
     assert open_namespaces() <= {own.st_ino}
+
+
+def test_a_service_that_too_many_wait_for_is_not_waited_for(lab: Lab) -> None:
+    run = lab.host.environment["VETHWORK_RUN"]
+    os.makedirs(run, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as waiting:
+        listener.bind(f"{run}/service.sock")
+        listener.listen(0)
+        waiting.connect(f"{run}/service.sock")
+        heard = launch(lab.host, "cni", stdin="nonsense", environ={"CNI_COMMAND": "STATUS"})
+    assert (heard.status, json.loads(heard.out)["code"]) == (1, 6)

@@ -14,6 +14,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from errno import ECONNREFUSED
 from typing import TYPE_CHECKING
 
 import pytest
@@ -208,7 +209,13 @@ def test_a_request_that_is_worked_on_is_answered_before_the_end(service: Service
         waiting = pool.submit(service.ask, "NetworkDriver.CreateNetwork", network)
         time.sleep(0.3)
         service.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+
+        def is_refused() -> bool:
+            with socket.socket(socket.AF_UNIX) as knocking:
+                return knocking.connect_ex(service.path) == ECONNREFUSED
+
+        assert eventually(is_refused), "whoever comes now need not wait"
+        assert not waiting.done()
         locks.leave_world()
         assert waiting.result(20) == {}
     assert service.stop() == ""

@@ -23,6 +23,7 @@ from waitress.server import BaseWSGIServer
 from waitress.task import ThreadedTaskDispatcher, WSGITask
 
 from vethwork.service.peers import credentials, may_speak
+from vethwork.service.sockets import BACKLOG
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,6 +105,7 @@ class _Server(BaseWSGIServer):
             max_request_body_size=READ_BYTES,
             recv_bytes=1 << 16,
             ident=None,
+            backlog=BACKLOG,
         )
         where = (listener.family, listener.type, listener.proto, listener.getsockname())
         super().__init__(application, open_, True, listener, workers, settings, where, bind_socket=False)
@@ -140,6 +142,14 @@ class _Server(BaseWSGIServer):
             min(waiting, key=lambda channel: channel.since).handle_close()
         super().handle_accept()
 
+    def shut_the_door(self) -> None:
+        """Let in who has knocked already, and refuse everybody else at once: they can help themselves."""
+        listener: Any = self.socket
+        listener.shutdown(socket.SHUT_RD)
+        for _ in range(BACKLOG):
+            self.handle_accept()
+        self.accepting = False
+
     def _waiting(self) -> list[_Channel]:
         """The connections that have asked for nothing yet, and owe us nothing."""
         return [each for each in self.channels if not each.requests and not each.writable()]
@@ -173,8 +183,9 @@ class Web:
         while not self._stopping:
             self._turn(1.0)
         for server in self._servers:
-            server.accepting = False
+            server.shut_the_door()
         until = time.monotonic() + GRACE_SECONDS
+        self._turn(0.05)
         while self._is_busy() and time.monotonic() < until:
             self._turn(0.05)
         for server in self._servers:
