@@ -24,7 +24,7 @@ from _socket import (
     SOCK_STREAM,
     socket,
 )  # not `socket`, which loads `enum` and `selectors`
-from posix import environ, isatty, read, write
+from posix import _exit, environ, isatty, read, write
 
 from vethwork import __version__
 
@@ -74,7 +74,9 @@ def _call(tool: str, reads_input: bool) -> None:
     for stream, fd, said in ((sys.stdout, 1, out), (sys.stderr, 2, error)):
         if stream is not None:
             _say(fd, said)
-    sys.exit(status)
+    _exit(
+        status
+    )  # all is said, nothing is open: taking the interpreter down in order costs as much as all this
 
 
 def _work(tool: str, stdin: "BinaryIO | None") -> None:
