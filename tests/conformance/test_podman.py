@@ -17,6 +17,7 @@ from vethwork.testing.lab import Lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.conformance.home import Home
 
@@ -29,14 +30,18 @@ MAC = "92:d0:c6:0a:29:33"
 
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory: pytest.TempPathFactory, home: Home) -> Iterator[Podman]:
-    home.need(*TOOLS, AARDVARK)
-    scratch = tmp_path_factory.mktemp("podman")
-    (scratch / "networks").mkdir()
     with Lab() as lab:
-        # What calls it for the clean-up is started by conmon, which passes little of the environment on.
-        home.launch(scratch / "helpers/netavark", "netavark", lab.host.environment)
-        helpers = {"CONTAINERS_HELPER_BINARY_DIR": str(scratch / "helpers")}
-        yield Podman(lab, home, scratch, NETWORK.format(scratch=scratch), environ=helpers)
+        yield on_netavark(lab, home, tmp_path_factory.mktemp("podman"))
+
+
+def on_netavark(lab: Lab, home: Home, scratch: Path) -> Podman:
+    """Podman with our netavark; skips the test where it is not there."""
+    home.need(*TOOLS, AARDVARK)
+    (scratch / "networks").mkdir()
+    # What calls it for the clean-up is started by conmon, which passes little of the environment on.
+    home.launch(scratch / "helpers/netavark", "netavark", lab.host.environment)
+    helpers = {"CONTAINERS_HELPER_BINARY_DIR": str(scratch / "helpers")}
+    return Podman(lab, home, scratch, NETWORK.format(scratch=scratch), environ=helpers)
 
 
 @pytest.fixture(autouse=True)

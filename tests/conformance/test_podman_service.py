@@ -6,25 +6,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance.test_podman import AARDVARK, HELLO, Podman
+from tests.conformance.podman import HELLO
+from tests.conformance.test_podman import on_netavark
 from tests.kernel.service import Service, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.conformance.home import Home
 
 
 @pytest.fixture
-def service(tool: Callable[[str], str]) -> Iterator[Service]:
-    for name in ("podman", "runc", "busybox", AARDVARK):
-        tool(name)
+def service() -> Iterator[Service]:
     with serving() as made:
         yield made
 
 
-def test_a_life_with_the_service(
-    service: Service, tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], str]
-) -> None:
-    podman = Podman(service.lab, tmp_path_factory.mktemp("podman"), tool("busybox"))
+def test_a_life_with_the_service(service: Service, home: Home, tmp_path: Path) -> None:
+    podman = on_netavark(service.lab, home, tmp_path)
     podman("network", "create", "--ipv6", "--subnet", "fd55::/64", "--subnet", "10.55.0.0/24", "blue")
     podman.run("web", "--network", "blue", "-p", "8080:80")
     podman.run("other", "--network", "blue")

@@ -40,8 +40,9 @@ PROGRAM = f"""if True:
 
     def attach(engine, number, path):
         port = Publish.parse(f"{{8000 + number}}:80")
-        wish = AttachRequest(f"{{number:x}}" * 32, Name(f"c{{number}}"), Mode("network", "blue"), (Join(Name("blue")),), (port,))
-        engine.attach(wish.replace(netns=NetnsPath(path)))
+        mode, joins = Mode("network", "blue"), (Join(Name("blue")),)
+        wish = AttachRequest(f"{{number:x}}" * 32, Name(f"c{{number}}"), mode, joins, (port,), NetnsPath(path))
+        engine.attach(wish)
 
     with Engine() as engine:
         engine.create_network(NetworkRequest(Name("blue")))
