@@ -166,14 +166,13 @@ def test_a_hook_that_is_killed_is_undone_by_poststop(lab: Lab) -> None:
 
     def attach_and_die() -> None:
         from vethwork.engine import Engine
-        from vethwork.frontends.oci import verbs
 
         def die(milestone: object) -> None:
             if "CreateVeth" in type(milestone).__name__:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        vars(verbs)["Engine"] = lambda: Engine(watch=die)
-        run(["attach"], {}, io.BytesIO(data), io.StringIO(), io.StringIO())
+        streams = io.BytesIO(data), io.StringIO(), io.StringIO()
+        run(["attach"], {}, *streams, engines=lambda: Engine(watch=die))
 
     with pytest.raises(ChildProcessError):
         lab.host.call(attach_and_die)

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.kernel.service import Service, ask, request, serving
-from tests.kernel.stage import links
+from tests.kernel.stage import eventually, links
 from tests.kernel.test_cni import conf, mapped
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ class Size(NamedTuple):
 
 def observe(service: Service) -> Size:
     """Look at the service and at its host, from outside."""
+    assert eventually(lambda: service.metrics()["vethwork_intents"] == 0), (
+        "the kernel is done with the last links"
+    )
     held = [
         n
         for name, n in service.metrics().items()
@@ -66,13 +69,15 @@ def observe(service: Service) -> Size:
 
 
 def attach_and_detach(service: Service, number: int, pod: Machine, rounds: int) -> list[float]:
-    """One client's rounds, each with a container of its own, two addresses and a port; gives how long each call took."""
-    document = conf(subnets=("10.7.0.0/24", "fd07::/64"), runtimeConfig=mapped(8000 + number))
-    stdin = json.dumps(document).encode()
+    """One client's rounds; gives how long each call took.
 
+    Each has a container, an interface and a port of its own: who asks for what the last one has had waits for the kernel.
+    """
     took = []
     for turn in range(rounds):
-        said = {"CNI_CONTAINERID": f"pod{number}-{turn}", "CNI_IFNAME": "eth0", "CNI_NETNS": pod.path}
+        mapping = mapped(10000 + (turn * CLIENTS + number) % 50000)
+        stdin = json.dumps(conf(subnets=("10.7.0.0/24", "fd07::/64"), runtimeConfig=mapping)).encode()
+        said = {"CNI_CONTAINERID": f"pod{number}-{turn}", "CNI_IFNAME": f"eth{turn}", "CNI_NETNS": pod.path}
         for verb in ("ADD", "DEL"):
             data = request(service.host, "cni", (), stdin, service.version, {"CNI_COMMAND": verb, **said})
             began = time.perf_counter()

@@ -5,7 +5,7 @@ connection is. A namespace is not kept: it lives while it is open, and its path 
 
 Rules: who borrows an engine gives it back at the end of his block, with nothing of a container open any more. One that was in
 use when anything was raised is closed, whatever it was: the next call has a fresh one. An engine for other records than the
-service's own is made for that call.
+service's own is made for that call. All leave what the kernel is slow at to one reaper.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from vethwork.reaper import Reaper
+
 
 class Engines:
     """The engines of one service. Called as ``Engine`` is, it gives what is used as an engine is."""
 
-    def __init__(self, root: str, run: str) -> None:
+    def __init__(self, root: str, run: str, reaper: Reaper) -> None:
         self.root, self.run = root, run
+        self._reaper = reaper
         self._own = threading.local()
 
     def __call__(self, root: str = "", run: str = "") -> AbstractContextManager[Engine]:
@@ -35,7 +38,7 @@ class Engines:
     def _lend(self) -> _Loan:
         engine = getattr(self._own, "engine", None)
         if engine is None:
-            engine = self._own.engine = Engine(self.root, self.run)
+            engine = self._own.engine = Engine(self.root, self.run, reaper=self._reaper)
         return _Loan(self, engine)
 
     def drop(self) -> None:

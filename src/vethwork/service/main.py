@@ -11,6 +11,7 @@ import signal
 from contextlib import ExitStack
 
 from vethwork.engine import Engine
+from vethwork.reaper import Reaper
 from vethwork.service.calls import Calls
 from vethwork.service.counters import Counters
 from vethwork.service.descriptors import close_inherited
@@ -47,12 +48,13 @@ def serve(
     """
     close_inherited()
     with Engine() as engine:
-        engines = Engines(engine.root, engine.run)
+        root, run = engine.root, engine.run
     os.chdir("/")
     counters = Counters()
-    web = Web(engines.drop)
     with ExitStack() as parts:
-        sockets = [f"{engines.run}/{SOCKET}"]
+        engines = Engines(root, run, parts.enter_context(Reaper(root, run)))
+        web = Web(engines.drop)
+        sockets = [f"{run}/{SOCKET}"]
         metrics = Metrics(engines, counters)
         web.add(parts.enter_context(listening(sockets[0])), _by_path(Calls(engines, counters), metrics))
         if docker_socket:
