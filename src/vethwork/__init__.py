@@ -17,6 +17,7 @@ The map of the source, in the order in which things depend on each other:
     kernel/      touch             the only package that opens sockets, namespaces and /proc/sys, or starts processes
     store/       remember          SQLite, and locks that end with their holder
     execution    carry out         intend, apply, settle; undo or finish what the dead left
+    networks     the verbs on networks, and what an engine stands on
     engine       the verbs         observe -> plan -> execution
     handover     links that somebody else moves into place (Docker)
     pools        addresses for who asks before there is an endpoint (Docker's IPAM)
@@ -36,7 +37,7 @@ Rules: importing this loads nothing; each public name loads what it needs when i
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vethwork import testing
-    from vethwork.engine import Engine, new_id
+    from vethwork.engine import Engine
     from vethwork.errors import (
         ConflictError,
         Incomplete,
@@ -51,13 +52,14 @@ if TYPE_CHECKING:
     from vethwork.model.names import IfName, Name, NetnsPath
     from vethwork.model.network import Network, NetworkRequest
     from vethwork.model.ports import Publish
+    from vethwork.networks import new_id
     from vethwork.reaper import detach_all
     from vethwork.sandbox import Sandbox
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "vethwork.engine": ("Engine", "new_id"),
+    "vethwork.engine": ("Engine",),
     "vethwork.errors": (
         "ConflictError",
         "Incomplete",
@@ -72,6 +74,7 @@ _HOMES = {
     "vethwork.model.names": ("IfName", "Name", "NetnsPath"),
     "vethwork.model.network": ("Network", "NetworkRequest"),
     "vethwork.model.ports": ("Publish",),
+    "vethwork.networks": ("new_id",),
     "vethwork.reaper": ("detach_all",),
     "vethwork.sandbox": ("Sandbox",),
 }

@@ -11,53 +11,32 @@ directory each, in one network namespace that plays the host for both.
 
 from __future__ import annotations
 
-import os
-
-from vethwork.errors import BadNamespace, ConflictError, NotFound
-from vethwork.execution import Execution, Rehearsal
+from vethwork.errors import BadNamespace
 from vethwork.kernel.apply import Kernel
 from vethwork.kernel.netns import NetnsGone, has_netns, same_netns
-from vethwork.kernel.observe import see_host
 from vethwork.model.container import AWAITED, AttachRequest, Container, Join, Publication
-from vethwork.model.names import Directory
-from vethwork.model.network import DEFAULT_NETWORK, Network, NetworkRequest
 from vethwork.model.ports import Publish
 from vethwork.model.snapshot import ContainerSeen
-from vethwork.observer import Observer
+from vethwork.networks import Networks, new_id
 from vethwork.plan.attach import attached, plan_attach, plan_connect, plan_publish
 from vethwork.plan.detach import plan_detach, plan_disconnect, plan_unpublish
-from vethwork.plan.networks import (
-    differences_of,
-    plan_create_network,
-    plan_remove_network,
-    plan_restore_network,
-)
-from vethwork.store.database import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from typing import Self, TypeVar
 
-    from vethwork.execution import Reaper, Rehearse, Watch
+    from vethwork.execution import Execution
     from vethwork.model.container import Endpoint
+    from vethwork.model.network import Network
     from vethwork.model.plan import Plan
-    from vethwork.model.snapshot import AttachSeen, HostSeen
+    from vethwork.model.snapshot import AttachSeen
 
-    Result = TypeVar("Result")
     Engines = Callable[..., AbstractContextManager["Engine"]]
     """What gives an engine for a call: :class:`Engine` itself, or somebody who keeps some open. Takes ``root`` and ``run``."""
 
-DEFAULT_ROOT, DEFAULT_RUN = "/var/lib/vethwork", "/run/vethwork"
 
-
-def new_id() -> str:
-    """32 random hex digits: the identity of a container or a network."""
-    return os.urandom(16).hex()
-
-
-class Engine:
+class Engine(Networks):
     """Networks and containers of one host: the namespace of the thread that makes the engine. A context manager.
 
     ``root`` is the directory of the state file (default: $VETHWORK_ROOT, else /var/lib/vethwork), ``run`` that of pinned
@@ -67,54 +46,6 @@ class Engine:
 
     Raises StateError if the state file cannot be used, RequestError for a directory that no path of ours can be in.
     """
-
-    def __init__(
-        self,
-        root: str = "",
-        run: str = "",
-        *,
-        rehearse: Rehearse | None = None,
-        watch: Watch | None = None,
-        reaper: Reaper | None = None,
-    ) -> None:
-        root, run = root or os.environ.get("VETHWORK_ROOT", ""), run or os.environ.get("VETHWORK_RUN", "")
-        self.root = Directory.parse(os.path.abspath(root or DEFAULT_ROOT))
-        self.run = Directory.parse(os.path.abspath(run or DEFAULT_RUN))
-        self._rehearse = Rehearsal(rehearse) if rehearse is not None else None
-        self._watch = watch
-        self._reaper = reaper
-        self.store = Store(self.root, rehearsal=rehearse is not None)
-        self.kernel = Kernel()
-        self.observer = Observer(self.store, self.kernel, self.run)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of every descriptor."""
-        self.kernel.close()
-        self.store.close()
-
-    @property
-    def rehearses(self) -> bool:
-        """Whether plans are only shown."""
-        return self._rehearse is not None
-
-    def execution(self) -> Execution:
-        """One operation on this engine's records and kernel."""
-        return Execution(
-            self.store,
-            self.kernel,
-            self.root,
-            watch=self._watch,
-            rehearse=self._rehearse,
-            reaper=self._reaper,
-        )
-
-    # Containers.
 
     def containers(self) -> tuple[Container, ...]:
         """Every container on record, by name."""
@@ -133,19 +64,6 @@ class Engine:
             self.ensure_network(join.network)
         self.check_namespace(request)
         return self.again(lambda: self._attach(request), lambda: self.make_room(request))
-
-    def again(self, work: Callable[[], Result], make_room: Callable[[], bool] = lambda: False) -> Result:
-        """Do ``work``; once more, where the records refuse it and there is hope.
-
-        There is, where somebody is half-way with something (taking that very container down), or where ``make_room``
-        says so. Raises ConflictError, as any plan does that is refused: nothing was done then.
-        """
-        try:
-            return work()
-        except ConflictError:
-            if self.rehearses or not (self.quiesce() | make_room()):
-                raise
-        return work()
 
     def _attach(self, request: AttachRequest) -> ContainerSeen:
         shares = request.mode.kind == "container"
@@ -344,137 +262,3 @@ class Engine:
             raise BadNamespace(
                 f"open namespace {path}: it is the host's own", hint="a container there is in mode host"
             )
-
-    # Networks.
-
-    def networks(self) -> tuple[Network, ...]:
-        """Every network on record, by name."""
-        return self.store.networks()
-
-    def network(self, name: str) -> Network:
-        """One network. Raises NotFound."""
-        return self.observer.network_row(name)
-
-    def create_network(self, request: NetworkRequest) -> Network:
-        """Make a network. Raises RequestError, ConflictError or KernelRefused; nothing is left of it then."""
-        network_id = request.id or new_id()
-        with self.execution().begin(exclusive=True) as execution:
-            execution.check_owner()
-            seen = self.see_host()
-            promised = [pool for pool in self.store.leases.pools() if pool not in request.subnets]
-            seen = seen.replace(taken=(*seen.taken, *promised))
-            execution.carry_out(lambda: plan_create_network(request, network_id, seen, self.store.networks()))
-            return self.network(request.name)
-
-    def network_like(self, request: NetworkRequest) -> Network:
-        """The network of a request's id, or else name, made if there is none. Raises as :meth:`create_network`.
-
-        ConflictError if it is not what the request says; what the request leaves open may be anything. A transient one
-        that nobody is on makes room.
-        """
-        key = request.id or request.name
-        if self._finished_network(key) is None:
-            try:
-                return self.create_network(request)
-            except ConflictError:
-                if self.store.network(key) is None:  # else another process was faster, which is fine
-                    raise
-        network = self.network(key)
-        if differences := differences_of(network, request):
-            if network.transient and not self.store.endpoints_on(network.name):
-                self.remove_idle_networks((network,))
-                return self.create_network(request)
-            raise ConflictError(
-                f"network {request.name}: is not what is asked for: {'; '.join(differences)}",
-                hint=f"has its configuration changed? 'vethwork network rm {request.name}' makes room, once nobody is on it",
-            )
-        return network
-
-    def remove_network(self, name: str) -> None:
-        """Remove a network. Raises NotFound, ConflictError while a container is on it, Incomplete."""
-        with self.execution().begin(exclusive=True) as execution:
-            network = self.network(name)
-            execution.carry_out(
-                lambda: plan_remove_network(network, self.store.endpoints_on(name), self.store.networks())
-            )
-
-    def remove_idle_networks(self, among: tuple[Network, ...] | None = None) -> None:
-        """Remove the transient networks that nobody is on (any more)."""
-        for network in self.networks() if among is None else among:
-            if network.transient and not self.store.endpoints_on(network.name):
-                try:
-                    self.remove_network(network.name)
-                except (ConflictError, NotFound):
-                    continue  # somebody came, or was faster
-
-    def discard_network(self, name: str) -> bool:
-        """Remove a network unless somebody is on it, or has removed it. Raises Incomplete."""
-        try:
-            self.remove_network(name)
-        except (NotFound, ConflictError):
-            return False
-        return True
-
-    def restore_network(self, name: str) -> None:
-        """Bring the host's side of a network back, as far as it is missing. Raises NotFound, Incomplete."""
-        with self.execution().begin(exclusive=True) as execution:
-            execution.check_owner()
-            network = self.network(name)
-            seen = self.see_host()
-            execution.carry_out(self.restoration(network, seen))
-
-    def see_host(self) -> HostSeen:
-        """The host as it is, and what is on record of what we did to it."""
-        guarded = tuple([each.version for each in self.store.forwarding()])
-        return see_host(self.kernel).replace(guarded=guarded)
-
-    def restoration(self, network: Network, seen: HostSeen) -> Callable[[], Plan]:
-        """What brings the host's side of a network back, to be planned in the transaction that puts it on record."""
-        return lambda: plan_restore_network(
-            network, seen, self.store.networks(), self.store.endpoints_on(network.name)
-        )
-
-    def _finished_network(self, name: str) -> Network | None:
-        """A network once nobody makes or removes it any more: who does has it on record, and may have died over it."""
-        if not self.rehearses and self.store.is_intended(name):
-            self._await_others(name)
-        return self.store.network(name)
-
-    def _await_others(self, network: str = "") -> None:
-        with self.execution().begin(exclusive=True) as execution:
-            execution.check_finished(network)  # it has waited for the living, and cleared up after the dead
-
-    def quiesce(self) -> bool:
-        """Wait until nobody is half-way with anything: the living, a reaper, or somebody who died. False: nobody was."""
-        busy = len(self.store.intended()) > len(self.store.stuck.reasons())
-        if busy:
-            self._await_others()
-        return busy
-
-    def ensure_network(self, name: str) -> None:
-        """Make the default network on first use; bring a bridge back that is gone, after a reboot for one.
-
-        Raises NotFound, ConflictError or KernelRefused.
-        """
-        network = self._finished_network(name)
-        if network is None and name == DEFAULT_NETWORK:
-            try:
-                self.create_network(NetworkRequest.default())
-            except ConflictError:
-                if self.store.network(name) is None:  # else another process was faster, which is fine
-                    raise
-            return
-        if network is None:
-            raise NotFound(
-                f"network {name}: there is none of that name", hint="'vethwork network ls' lists them"
-            )
-        if (
-            network.driver == "bridge"
-            and self._rehearse is None
-            and not self.kernel.door("").find(network.device)
-        ):
-            if not network.managed:
-                raise NotFound(
-                    f"network {name}: its bridge {network.device} is gone, and is somebody else's to make"
-                )
-            self.restore_network(name)

@@ -7,12 +7,12 @@ is not there any more is released already.
 
 from __future__ import annotations
 
-from vethwork.engine import new_id
 from vethwork.errors import ConflictError, RequestError
 from vethwork.kernel.observe import see_host
 from vethwork.model.address import Interface, Prefix
 from vethwork.model.network import Subnet
 from vethwork.model.record import Record
+from vethwork.networks import new_id
 from vethwork.plan.addresses import check_static, find_free, usable
 from vethwork.plan.pools import choose_pool
 

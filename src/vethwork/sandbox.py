@@ -17,13 +17,14 @@ import os
 import subprocess
 
 from vethwork import runtime
-from vethwork.engine import Engine, new_id
+from vethwork.engine import Engine
 from vethwork.kernel.enter import Spec, enter
 from vethwork.model.address import Address
 from vethwork.model.container import AttachRequest, parse_modes
 from vethwork.model.names import HostName, Name
 from vethwork.model.ports import Publish
 from vethwork.model.process import RunOptions
+from vethwork.networks import new_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from errno import ENOMEM
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from vethwork import engine as engine_module
+from vethwork import networks as networks_module
 from vethwork.engine import Engine
 from vethwork.errors import KernelRefused
 from vethwork.kernel import libc
@@ -107,7 +108,8 @@ class World:
     def number(self, base: int) -> None:
         """Count the ids that networks get from here on, so that two worlds give the same."""
         self._ids = base
-        engine_module.new_id = self.new_id
+        for module in (engine_module, networks_module):
+            module.__dict__["new_id"] = self.new_id
 
     def new_id(self) -> str:
         """The next id, which no random one could be."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kernel.stage import Said, Stage, eventually
-from vethwork import engine
+from vethwork import networks
 from vethwork.engine import Engine
 from vethwork.frontends.cli import show
 from vethwork.kernel import libc
@@ -71,7 +71,7 @@ class SameIds:
                 module.__dict__["new_id"] = self
 
 
-ORIGINAL = engine.new_id
+ORIGINAL = networks.new_id
 
 
 class Twins:

@@ -22,6 +22,7 @@ from vethwork.plan.pools import choose_pool
 from vethwork.pools import Pool, request_gateway
 from vethwork.store.database import Store
 from vethwork.store.leases import PROMISED
+from vethwork.store.rows import insert
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,7 +162,7 @@ def test_where_a_namespace_is_can_be_told_later(tmp_path: Path) -> None:
     _, seen = attached()
     with Store(str(tmp_path)) as store:
         with store.transaction():
-            store._insert(seen.container)
+            insert(store, seen.container)
             store.put_netns(seen.container.name, "/run/docker/netns/x")
             store.put_netns("nobody", "/run/docker/netns/x")
         found = store.container(seen.container.name)

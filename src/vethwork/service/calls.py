@@ -15,11 +15,11 @@ from io import BytesIO, TextIOWrapper
 from time import perf_counter
 
 from vethwork import __version__
-from vethwork.engine import DEFAULT_ROOT, DEFAULT_RUN
 from vethwork.frontends.cni import main as cni
 from vethwork.frontends.netavark import main as netavark
 from vethwork.frontends.netavark.arguments import UsageError, parse_arguments
 from vethwork.frontends.oci import main as oci
+from vethwork.networks import DEFAULT_ROOT, DEFAULT_RUN
 from vethwork.service.peers import Place
 
 TYPE_CHECKING = False

@@ -20,7 +20,7 @@ from __future__ import annotations
 import _sqlite3 as sqlite3
 import os
 
-from vethwork.errors import ConflictError, StateError
+from vethwork.errors import StateError
 from vethwork.model.container import Container, Endpoint, Publication
 from vethwork.model.network import Forwarding, Network
 from vethwork.model.plan import Plan
@@ -29,6 +29,7 @@ from vethwork.model.process import ProcessRow
 from vethwork.model.text import parse_record, spell_record
 from vethwork.store.damage import WAIT_SECONDS, explain, identity_of, is_damage, keep_aside
 from vethwork.store.leases import Leases
+from vethwork.store.rows import delete, insert
 from vethwork.store.schema import VERSION, ensure_file, is_missing, write_schema
 from vethwork.store.stuck import Stuck
 
@@ -36,7 +37,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
-    from vethwork.model.plan import Row
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -289,7 +289,7 @@ class Store:
     def intend(self, plan: Plan) -> int:
         """Put a plan and what it adds on record; gives the intent's number. Raises ConflictError if a row is taken."""
         for row in plan.adds:
-            self._insert(row)
+            insert(self, row)
         text = spell_record(plan)
         return int(
             self._db.execute(
@@ -301,7 +301,7 @@ class Store:
     def settle(self, number: int, plan: Plan) -> None:
         """The plan is done: what it removes is off record."""
         for row in plan.removes:
-            self._delete(row)
+            delete(self, row)
         if plan.forward:
             self.stuck.forget(number)
             self.stuck.forget_earlier(number, plan)
@@ -310,18 +310,18 @@ class Store:
     def retract(self, number: int, plan: Plan) -> None:
         """The plan was taken back: what it added is off record."""
         for row in reversed(plan.adds):
-            self._delete(row)
+            delete(self, row)
         self.stuck.forget(number)
         self._db.execute("DELETE FROM intents WHERE id = ?", (number,))
 
     def put_process(self, row: ProcessRow) -> None:
         """Record a container's process, in place of the one before."""
         with self.transaction():
-            self._insert(row)
+            insert(self, row)
 
     def put_forwarding(self, row: Forwarding) -> None:
         """Record that an IP version is forwarded for us alone; within a transaction."""
-        self._insert(row)
+        insert(self, row)
 
     def put_netns(self, name: str, netns: str) -> None:
         """Record where a container's namespace is, now that it is known; within a transaction."""
@@ -329,68 +329,6 @@ class Store:
         if row is not None:
             values = (netns, spell_record(row.replace(netns=netns)), row.name)
             self._db.execute("UPDATE containers SET netns = ?, record = ? WHERE name = ?", values)
-
-    def _insert(self, row: Row) -> None:
-        try:
-            if isinstance(row, Network):
-                values: tuple[object, ...] = (row.name, row.id, row.own_device, spell_record(row))
-                self._db.execute("INSERT INTO networks VALUES (?, ?, ?, ?)", values)
-            elif isinstance(row, Container):
-                self._db.execute(
-                    "INSERT INTO containers VALUES (?, ?, ?, ?)",
-                    (row.name, row.id, row.netns, spell_record(row)),
-                )
-            elif isinstance(row, Endpoint):
-                self._insert_endpoint(row)
-            elif isinstance(row, Publication):
-                host, asked = row.publish.host_ip, row.publish
-                values = (
-                    asked.protocol,
-                    asked.host_port,
-                    asked.last,
-                    str(host or ""),
-                    row.container,
-                    row.endpoint,
-                    spell_record(row),
-                )
-                self._db.execute("INSERT INTO ports VALUES (?, ?, ?, ?, ?, ?, ?)", values)
-            elif isinstance(row, ProcessRow):
-                self._db.execute(
-                    "INSERT OR REPLACE INTO processes VALUES (?, ?)", (row.container, spell_record(row))
-                )
-            else:
-                self._db.execute(
-                    "INSERT OR REPLACE INTO forwarding VALUES (?, ?)", (row.version, spell_record(row))
-                )
-        except sqlite3.IntegrityError as error:
-            raise ConflictError(f"record {type(row).__name__.lower()}: it is taken: {error}") from error
-
-    def _insert_endpoint(self, row: Endpoint) -> None:
-        host = row.host_ifname or None
-        values = (row.id, row.container, row.network, row.ifname, host, spell_record(row))
-        self._db.execute("INSERT INTO endpoints VALUES (?, ?, ?, ?, ?, ?)", values)
-        self.leases.give(row)
-
-    def _delete(self, row: Row) -> None:
-        if isinstance(row, Network):
-            self._db.execute("DELETE FROM networks WHERE name = ?", (row.name,))
-            self._db.execute("DELETE FROM cursors WHERE network = ?", (row.name,))
-        elif isinstance(row, Container):
-            self._db.execute("DELETE FROM containers WHERE name = ?", (row.name,))
-            self._db.execute("DELETE FROM processes WHERE container = ?", (row.name,))
-        elif isinstance(row, Endpoint):
-            self._db.execute("DELETE FROM endpoints WHERE id = ?", (row.id,))
-            self._db.execute("DELETE FROM leases WHERE endpoint = ?", (row.id,))
-        elif isinstance(row, Publication):
-            asked = row.publish
-            self._db.execute(
-                "DELETE FROM ports WHERE protocol = ? AND first = ? AND last = ? AND host_ip = ?",
-                (asked.protocol, asked.host_port, asked.last, str(asked.host_ip or "")),
-            )
-        elif isinstance(row, ProcessRow):
-            self._db.execute("DELETE FROM processes WHERE container = ?", (row.container,))
-        else:
-            self._db.execute("DELETE FROM forwarding WHERE version = ?", (row.version,))
 
 
 class _Explained:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from vethwork import runtime
-from vethwork.engine import Engine, new_id
+from vethwork.engine import Engine
 from vethwork.errors import NotFound, RequestError
 from vethwork.frontends.cli import options, show
 from vethwork.model.container import AttachRequest, parse_modes
 from vethwork.model.names import HostName, Name, NetnsPath
 from vethwork.model.process import RunOptions
 from vethwork.model.views import container_view, port_view
+from vethwork.networks import new_id
 from vethwork.reaper import reaping
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 
 from vethwork import check
-from vethwork.engine import new_id
 from vethwork.errors import KernelRefused, NotFound, StateError, VethworkError
 from vethwork.frontends.cni import chain, names
 from vethwork.frontends.cni.document import NOT_AVAILABLE, TRY_AGAIN, UNKNOWN, CniError
@@ -19,6 +18,7 @@ from vethwork.frontends.cni.network import OWNER, parse_name, parse_network
 from vethwork.frontends.cni.result import Added, joined_document, parse_previous, result_document
 from vethwork.interfaces import add_interface, remove_interface
 from vethwork.model.container import AttachRequest, Mode
+from vethwork.networks import new_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ import os
 import select
 
 from vethwork.check import observe_interface
-from vethwork.engine import new_id
 from vethwork.errors import BadNamespace, ConflictError, NotFound, RequestError
 from vethwork.frontends.oci.wish import OWNER, parse_wish
 from vethwork.model.names import Name, NetnsPath
+from vethwork.networks import new_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
