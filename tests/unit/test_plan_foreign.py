@@ -43,7 +43,7 @@ def attach(world: World, name: str, wish: Join, *publishes: str) -> Any:
 def test_nothing_but_rules_is_made_for_it(world: World) -> None:
     before = world.kernel.state()
     plan = attach(world, "web", join(*MADE, sysctls=(("core/somaxconn", "512"),)), "8080:80")
-    _lo, sysctl, change = plan.steps
+    sysctl, _lo, change = plan.steps
     assert sysctl == SetSysctl(FOREIGN, "core/somaxconn", "512")
     assert isinstance(change, ChangeElements)
     assert set(change.adds) == {
