@@ -11,6 +11,7 @@ import os
 import pickle
 import socket
 import struct
+import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ class Agent:
             failed, result = _receive(self._socket)
         except TimeoutError:
             self.end()
-            raise TimeoutError(f"{self.name}: not done within {seconds:.0f} s") from None
+            raise TimeoutError(f"{self.name}: not done in time") from None
         except (EOFError, ConnectionError):
             raise Failed(f"{self.name} has ended") from None
         if failed:
@@ -111,6 +112,7 @@ class Agents:
     ) -> dict[str, Exception]:
         """The same by several at once. Those that fail, or take longer, are ended; gives why."""
         failed: dict[str, Exception] = {}
+        until = time.monotonic() + seconds
         for step in ("tell", "collect"):
             for name in names:
                 if name in failed:
@@ -119,7 +121,7 @@ class Agents:
                     if step == "tell":
                         self.all[name].tell(method, *arguments)
                     else:
-                        self.all[name].collect(seconds)
+                        self.all[name].collect(max(1.0, until - time.monotonic()))
                 except (Failed, TimeoutError) as error:
                     failed[name] = error
                     self.drop(name)

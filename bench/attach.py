@@ -66,7 +66,13 @@ def _drop_failed(run: Run, agents: Agents, size: int) -> None:
 def _out(run: Run, who: str, size: int, why: Exception) -> None:
     run.say(f"attach: {who} is out at {size} containers: {str(why)[-1500:]}")
     for what in ("attach", "detach"):
-        run.results.fail(PART, what, who, size, why)
+        run.results.fail(
+            PART,
+            what,
+            who,
+            size,
+            "took too long to get there, cut off" if isinstance(why, TimeoutError) else why,
+        )
 
 
 def _rounds(run: Run, agents: Agents, size: int) -> None:

@@ -43,7 +43,10 @@ def measure(run: Run) -> None:
                     agents.drop(who)
                     run.say(str(why)[-1500:])
                     for what in ("boot", "down"):
-                        run.results.fail(PART, what, who, count, why)
+                        late = f"over {PATIENCE:.0f} s, cut off"
+                        run.results.fail(
+                            PART, what, who, count, late if isinstance(why, TimeoutError) else why
+                        )
             run.results.save()
 
 

@@ -6,6 +6,7 @@ of the published ports of a container, one after the other by one client; under 
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from bench.agent import Agents, Failed
@@ -45,23 +46,26 @@ def _built(run: Run, agents: Agents, part: str, worlds: dict[str, tuple[str, int
     make = makers(run)
     for name, (rules, _) in worlds.items():
         agents.start(name, make[rules])
-    for step in ("ready", "build", "serve"):
-        if step != "ready":
-            for name, agent in agents.all.items():
-                agent.tell(step, worlds[name][1])
+    for step in ("ready", "tell build", "collect", "tell serve", "collect"):
+        until = time.monotonic() + PATIENCE[run.quick]
         for name, (rules, ports) in worlds.items():
             if name not in agents.all:
                 continue
             try:
                 if step == "ready":
                     agents.all[name].ready()
+                elif step == "collect":
+                    agents.all[name].collect(max(1.0, until - time.monotonic()))
                 else:
-                    agents.all[name].collect(PATIENCE[run.quick])
+                    agents.all[name].tell(step.removeprefix("tell "), ports)
             except (Failed, TimeoutError) as why:
                 agents.drop(name)
                 run.say(f"{part}: {name} is out: {str(why)[-1000:]}")
                 what = "connections" if part == "connections" else "host"
-                run.results.fail(part, what, rules, ports or "-", why)
+                late = f"over {PATIENCE[run.quick]:.0f} s to set up, cut off"
+                run.results.fail(
+                    part, what, rules, ports or "-", late if isinstance(why, TimeoutError) else why
+                )
 
 
 def measure(run: Run) -> None:
@@ -158,6 +162,7 @@ def _note(
         value = agents.all[name].call(method, *arguments, seconds=60.0)
         run.results.add(part, what, rules or name, size, [value], unit)
     except (Failed, TimeoutError) as why:
-        agents.drop(name)
-        run.say(f"{part}: {name} is out: {str(why)[-1000:]}")
+        if isinstance(why, TimeoutError):
+            agents.drop(name)  # it has been ended; else it may do better in the next turn
+        run.say(f"{part}: {name}, {what}, {size}: {str(why)[-1000:]}")
         run.results.fail(part, what, rules or name, size, why)
