@@ -46,10 +46,7 @@ def measure(run: Run) -> None:
             for who, why in agents.each(list(agents.all), "fill", size, seconds=patience).items():
                 _out(run, who, size, why)
             if size == sizes[0] and "floor" in agents.all:
-                run.note(
-                    PART,
-                    *[f"the floor does not do: {each}" for each in agents.all["floor"].call("differences")],
-                )
+                _compare(run, agents)
             _rounds(run, agents, size)
             run.results.save()
 
@@ -73,6 +70,17 @@ def _out(run: Run, who: str, size: int, why: Exception) -> None:
             size,
             "took too long to get there, cut off" if isinstance(why, TimeoutError) else why,
         )
+
+
+def _compare(run: Run, agents: Agents) -> None:
+    """Say what an attach does and the floor does not; without a floor that works there is none."""
+    try:
+        run.note(
+            PART, *[f"the floor does not do: {each}" for each in agents.all["floor"].call("differences")]
+        )
+    except Failed as why:
+        agents.drop("floor")
+        _out(run, "floor", SIZES[0], why)
 
 
 def _rounds(run: Run, agents: Agents, size: int) -> None:

@@ -86,15 +86,18 @@ LINE = re.compile(
     r"ip link add (?P<ifname>\S+) .* type veth peer name eth0 address (?P<mac>\S+) "
     r"|ip link set \S+ master (?P<bridge>\S+) up$"
     r"|ip addr replace (?P<address>[\d.]+)/(?P<length>\d+) dev eth0 brd (?P<broadcast>\S+)"
-    r"|ip route replace default via (?P<gateway>\S+) dev eth0"
+    r"|ip route (?:add|replace) default via (?P<gateway>\S+) dev eth0"
     r"|(?P<known>ip link set (?:lo|eth0) up$|bridge link set dev \S+ hairpin on$|nft -f|END$|#)"
 )
-SYSCTL = re.compile(r"'echo (?P<value>\S+) > /proc/sys/(?P<path>\S+)'$")
+SYSCTL = re.compile(r"sysctl -qw (?P<path>[^\s=]+)=(?P<value>\S+)$")
 ELEMENT = re.compile(r"add element (\S+) vethwork (\S+) \{ (.*) \}$")
 
 
 def read(commands: str, port: int) -> Facts:
-    """Read the commands of an attach; what the floor has no part for is kept, to be told with the results."""
+    """Read the commands of an attach; what the floor has no part for is kept, to be told with the results.
+
+    Raises LookupError if what it cannot do without is not there.
+    """
     found: dict[str, str] = {}
     sysctls, elements, unknown = [], [], []
     for line in commands.splitlines():
@@ -108,6 +111,8 @@ def read(commands: str, port: int) -> Facts:
         else:
             unknown.append(line)
     found.pop("known", None)
+    if missing := {*Facts._fields[:7]} - found.keys():
+        raise LookupError(f"the engine's commands do not say: {', '.join(sorted(missing))}: {unknown}")
     length = int(found.pop("length"))
     return Facts(
         **found,
@@ -195,7 +200,7 @@ class Prepared:
             message(NEWLINK, ACK, ifinfo(1, 1))
             + message(NEWADDR, ACK | CREATE | REPLACE, address)
             + message(NEWLINK, ACK, ifinfo(FAR, 1))
-            + message(NEWROUTE, ACK | CREATE | REPLACE, route)
+            + message(NEWROUTE, ACK | CREATE | EXCL, route)
         )
 
     def close(self) -> None:
