@@ -224,7 +224,7 @@ class Engine(Networks):
 
         def open_them() -> tuple[Publication, ...]:
             with self.turn(name) as execution:
-                seen = self.observer.container(name)
+                seen = self.observer.container(name, ports=False)
                 local = self.observer.local_holders(publishes, reserved=reserved)
                 seed = new_id()
                 plan = execution.carry_out(

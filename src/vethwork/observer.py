@@ -11,7 +11,7 @@ from vethwork.kernel import ports
 from vethwork.model.address import Mac
 from vethwork.model.container import AttachRequest, Join
 from vethwork.model.network import Network
-from vethwork.model.ports import Publish
+from vethwork.model.ports import Publish, Taken
 from vethwork.model.snapshot import AttachSeen, ContainerSeen, NetworkSeen, PortSeen
 from vethwork.plan.addresses import find_free
 from vethwork.plan.ports import dynamic_ports
@@ -19,6 +19,8 @@ from vethwork.store.leases import PROMISED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vethwork.kernel.apply import Kernel
     from vethwork.model.container import Container
     from vethwork.store.database import Store
@@ -32,8 +34,8 @@ class Observer:
         self._kernel = kernel
         self._run = run
 
-    def container(self, name: str) -> ContainerSeen:
-        """A container with all that hangs on it. Raises NotFound."""
+    def container(self, name: str, *, ports: bool = True) -> ContainerSeen:
+        """A container with all that hangs on it; less its ports, of which there may be many. Raises NotFound."""
         container = self._store.container(name)
         if container is None:
             raise NotFound(f"container {name}: there is none of that name", hint="'vethwork ps' lists them")
@@ -41,7 +43,7 @@ class Observer:
         networks = tuple([self.network_row(endpoint.network) for endpoint in endpoints])
         others = self._store.containers_in(container.netns) if container.pinned else ()
         sharers = tuple([other.name for other in others if other.name != container.name])
-        publications = self._store.publications_of(container.name)
+        publications = self._store.publications_of(container.name) if ports else ()
         lodger = self._lodger(container.netns, container.name)
         return ContainerSeen(container, endpoints, publications, networks, sharers, lodger)
 
@@ -145,20 +147,27 @@ class Observer:
     ) -> tuple[PortSeen, ...]:
         """Who holds the ports that are asked for, and a free one for each that is not named. ``seed`` is hex digits."""
         seen: list[PortSeen] = []
-        given: list[Publish] = []
+        given = Taken()
+        left: dict[str, Iterator[int]] = {}  # who asks for many does not begin anew with each
         for publish, process in zip(publishes, local, strict=True):
-            settled = publish if publish.host_port else self._choose(publish, seed, given)
-            given.append(settled)
+            settled: Publish | None = publish
+            if not publish.host_port:
+                numbers = left.setdefault(publish.protocol, iter(dynamic_ports(seed)))
+                settled = self._choose(publish, numbers, given)
+            if settled is None:
+                seen.append(PortSeen("others", 0))
+                continue
+            given.add(settled)
             seen.append(PortSeen(process or self._container_on(settled), settled.host_port))
         return tuple(seen)
 
-    def _choose(self, publish: Publish, seed: str, given: list[Publish]) -> Publish:
-        for port in dynamic_ports(seed):
+    def _choose(self, publish: Publish, numbers: Iterator[int], given: Taken) -> Publish | None:
+        for port in numbers:
             candidate = publish.replace(host_port=port)
-            asked_twice = any(candidate.overlaps(other) for other in given)
-            if not asked_twice and not self._container_on(candidate) and not ports.holder(candidate):
+            taken = given.overlap(candidate) is not None or bool(self._container_on(candidate))
+            if not taken and not ports.holder(candidate):
                 return candidate
-        return publish.replace(host_port=port)
+        return None
 
     def _container_on(self, publish: Publish) -> str:
         for other in self._store.publications_near(publish):

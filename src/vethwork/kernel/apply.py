@@ -143,11 +143,16 @@ class Kernel:
     def attempt(
         self, steps: Iterable[Step], watch: Callable[[Step], None] | None = None
     ) -> list[VethworkError]:
-        """Do every step, whatever becomes of the others; give what failed."""
+        """Do every step, whatever becomes of the others; give what failed. Flows are forgotten last, all at once."""
         failed: list[VethworkError] = []
-        for step in steps:
+        steps = tuple(steps)
+        flows = (
+            () if watch is not None else tuple([each for each in steps if isinstance(each, do.ForgetFlows)])
+        )
+        single = [(step,) for step in steps if watch is not None or not isinstance(step, do.ForgetFlows)]
+        for some in (*single, flows):
             try:
-                self.apply((step,), watch)
+                self.apply(some, watch)
             except VethworkError as error:
                 failed.append(error)
         return failed

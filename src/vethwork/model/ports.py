@@ -125,6 +125,30 @@ class Publish(Record):
         return f"{host}{spell(self.host_port)}:{spell(self.container_port)}/{self.protocol}"
 
 
+class Taken:
+    """Ranges that are taken, found by what they have in common with another: a look-up, however many there are."""
+
+    def __init__(self) -> None:
+        self._single: dict[tuple[str, int], list[Publish]] = {}
+        self._ranges: list[Publish] = []
+        self._all: list[Publish] = []
+
+    def add(self, publish: Publish) -> None:
+        """Take a range."""
+        self._all.append(publish)
+        if publish.count == 1:
+            self._single.setdefault((publish.protocol, publish.host_port), []).append(publish)
+        else:
+            self._ranges.append(publish)
+
+    def overlap(self, publish: Publish) -> Publish | None:
+        """One of those that a range overlaps; None if there is none."""
+        near = self._all
+        if publish.count == 1:
+            near = [*self._single.get((publish.protocol, publish.host_port), ()), *self._ranges]
+        return next((other for other in near if publish.overlaps(other)), None)
+
+
 def merged(publishes: Iterable[Publish]) -> tuple[Publish, ...]:
     """The same ports, with neighbours as one range: that is one element in the ruleset, however long it is.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from vethwork.errors import ConflictError, RequestError
 from vethwork.model.container import Endpoint, Publication
-from vethwork.model.ports import Publish
+from vethwork.model.ports import Publish, Taken
 from vethwork.model.steps import ChangeElements, ForgetFlows
 from vethwork.plan.elements import publication_elements
 
@@ -42,6 +42,7 @@ def publications_of(
     if not publishes:
         return ()
     made: list[Publication] = []
+    taken = Taken()
     for publish, port in zip(publishes, ports, strict=True):
         settled = publish if publish.host_port else publish.replace(host_port=port.port)
         if port.holder and not publish.host_port:
@@ -51,9 +52,10 @@ def publications_of(
             )
         if port.holder:
             raise ConflictError(f"publish {settled}: the host port is held by {port.holder}")
-        for other in made:
-            if settled.overlaps(other.publish):
-                raise RequestError(f"publish {settled}: overlaps {other.publish}, which is asked for too")
+        other = taken.overlap(settled)
+        if other is not None:
+            raise RequestError(f"publish {settled}: overlaps {other}, which is asked for too")
+        taken.add(settled)
         endpoint = _published_endpoint(publish, endpoints, networks)
         made.append(Publication(endpoint.container, endpoint.id, settled))
     return tuple(made)
