@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from vethwork.errors import BadNamespace
 from vethwork.kernel.apply import Kernel
-from vethwork.kernel.netns import NetnsGone, has_netns, same_netns
+from vethwork.kernel.netns import has_netns, same_netns
 from vethwork.model.container import AWAITED, AttachRequest, Container, Join, Publication
 from vethwork.model.ports import Publish
 from vethwork.model.snapshot import ContainerSeen
@@ -152,14 +152,8 @@ class Engine(Networks):
     def lives(self, container: Container) -> bool:
         """Tell whether a container's namespace is there, and no other in its place; of one that we may not see, whether a
         link of it is."""
-        if not container.handed and not container.netns_cookie:
-            return has_netns(container.netns)
         if not container.handed:
-            with Kernel() as look:  # which holds nothing open for longer
-                try:
-                    return look.door(container.netns).netns_cookie == container.netns_cookie
-                except NetnsGone:
-                    return False
+            return has_netns(container.netns, container.netns_cookie)
         ends = [endpoint.host_ifname for endpoint in self.store.endpoints_of(container.name)]
         return container.netns == AWAITED or any(self.kernel.door("").find(each) for each in ends)
 
@@ -247,7 +241,6 @@ class Engine(Networks):
             self.check_alive(f"attach {request.name}", target)
         if request.path:
             self.check_netns(request.path)
-            self.kernel.door(request.path)  # the plan asks it who it is, and must not wait then
 
     def check_alive(self, doing: str, container: Container) -> None:
         """Refuse to enter the namespace of a container that has none any more. Raises BadNamespace."""

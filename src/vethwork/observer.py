@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from vethwork.errors import NotFound
 from vethwork.kernel import ports
+from vethwork.kernel.netns import cookie_of
 from vethwork.model.address import Mac
 from vethwork.model.container import AttachRequest, Join
 from vethwork.model.network import Network
@@ -84,11 +85,9 @@ class Observer:
             )
             for subnet in network.subnets
         ]
-        wanted = (
-            {join.mac}
-            if join.mac is not None
-            else {Mac.of(each) for each in (*join.addresses, *free) if each}
-        )
+        # The MAC address that follows from an IPv4 address is as much its holder's own as that is.
+        alike = {Mac.of(each) for each in (*join.addresses, *free) if each and each.version == 6}
+        wanted = {join.mac} if join.mac is not None else alike if network.versions[:1] == (6,) else ()
         macs = tuple([(mac, store.leases.holder(network.name, mac)) for mac in wanted])
         if network.driver != "p2p":
             ends = self._there(join.host_ifname or "")
@@ -129,7 +128,7 @@ class Observer:
             pin_path=f"{self._run}/netns/{request.id[:12]}",
             existing=self.existing(request.name),
             lodger=self._lodger(path, request.name),
-            netns_cookie=self._kernel.door(path).netns_cookie if path else 0,
+            netns_cookie=cookie_of(self._kernel.netns_fd(path)) if path else 0,
         )
 
     @staticmethod

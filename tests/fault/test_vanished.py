@@ -13,7 +13,7 @@ import pytest
 from tests.fault.world import RUN, World, bare_netns, in_world, network, our_links, pins, request, run, sql
 from vethwork import runtime, upkeep
 from vethwork.errors import BadNamespace, ConflictError, KernelRefused, VethworkError
-from vethwork.kernel import libc
+from vethwork.kernel import libc, netns
 from vethwork.model.address import Prefix
 from vethwork.model.container import Join
 from vethwork.model.names import IfName, Name
@@ -256,6 +256,21 @@ def test_a_process_id_that_is_given_again_is_not_the_container() -> None:
             assert {each.name for each in engine.containers()} == {"settled", "y"}
             engine.detach("y")
         assert not world.seen().against(before)
+
+    in_world(scenario)
+
+
+def test_a_namespace_has_one_cookie_whoever_is_asked_for_it() -> None:
+    """The file that it is opened by, from Linux 6.18 on, and a socket that was made in it before that."""
+
+    def scenario(_: World) -> None:
+        found = set()
+        for name in ("one", "two"):
+            fd = netns.open_netns(bare_netns(name))
+            found.add(netns.cookie_of(fd))
+            assert netns.inside(fd, netns.own_cookie) == netns.cookie_of(fd) != 0
+        assert len(found) == 2
+        assert netns.own_cookie() not in found
 
     in_world(scenario)
 

@@ -58,11 +58,6 @@ class RouteDoor:
         """Give the descriptor back; what is queued and not sent is dropped."""
         self._socket.close()
 
-    @property
-    def netns_cookie(self) -> int:
-        """See :attr:`NetlinkSocket.netns_cookie`."""
-        return self._socket.netns_cookie
-
     def queue(self, message: Message, doing: str) -> None:
         """Let a request wait for :meth:`flush`."""
         self._queue.append((message, doing))

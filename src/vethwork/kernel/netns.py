@@ -14,6 +14,7 @@ import _thread
 import fcntl
 import os
 from errno import ELOOP, ENOENT, ENOTDIR, ENXIO, ESRCH
+from sys import byteorder
 
 from vethwork.errors import BadNamespace, KernelRefused
 from vethwork.kernel import libc
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
     Result = TypeVar("Result")
 
-NS_GET_NSTYPE = 0xB703  # include/uapi/linux/nsfs.h
+NS_GET_NSTYPE, NS_GET_ID = 0xB703, 0x8008B70D  # include/uapi/linux/nsfs.h
+SOL_SOCKET, SO_NETNS_COOKIE = 1, 71  # include/uapi/asm-generic/socket.h
 OWN = "/proc/thread-self/ns/net"
 
 
@@ -57,13 +59,42 @@ def open_netns(path: str) -> int:
     raise NetnsGone(f"open namespace {path}: is not a network namespace")
 
 
-def has_netns(path: str) -> bool:
-    """Tell whether a path leads to a network namespace now. Raises KernelRefused if that cannot be told."""
+def has_netns(path: str, cookie: int = 0) -> bool:
+    """Tell whether a path leads to a network namespace now; with a ``cookie``, to that one and to no other.
+
+    Raises KernelRefused if that cannot be told.
+    """
     try:
-        os.close(open_netns(path))
+        fd = open_netns(path)
     except NetnsGone:
         return False
-    return True
+    try:
+        return not cookie or cookie_of(fd) == cookie
+    finally:
+        os.close(fd)
+
+
+def cookie_of(fd: int) -> int:
+    """The number of a network namespace, which no other gets until the next boot; the number of an inode is given again."""
+    number = bytearray(8)
+    try:
+        fcntl.ioctl(fd, NS_GET_ID, number)
+    except OSError:
+        return inside(fd, own_cookie)  # before Linux 6.18, only a socket that is made in it knows
+    return int.from_bytes(number, byteorder)
+
+
+def own_cookie() -> int:
+    """That of the caller's own namespace; 0 before Linux 5.14."""
+    import _socket
+
+    one = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        return int.from_bytes(one.getsockopt(SOL_SOCKET, SO_NETNS_COOKIE, 8), byteorder)
+    except OSError:
+        return 0
+    finally:
+        one.close()
 
 
 def same_netns(fd: int, other: int) -> bool:

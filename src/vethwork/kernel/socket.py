@@ -28,8 +28,7 @@ RECEIVE_BYTES = 1 << 16
 """More than the kernel puts in one datagram: of a dump, 32 KiB at most (net/netlink/af_netlink.c, netlink_dump)."""
 SEND_BUFFER_BYTES = 1 << 25
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
-SOL_SOCKET, SO_NETNS_COOKIE = 1, 71  # include/uapi/asm-generic/socket.h
-ENOPROTOOPT, ENOBUFS = 92, 105
+ENOBUFS = 105
 
 
 class NetlinkSocket:
@@ -59,16 +58,6 @@ class NetlinkSocket:
     def _receive(self, flags: int = 0) -> bytes:
         """One datagram. Into a buffer that stays: the kernel would have to map and clear a new one of this size each time."""
         return bytes(self._buffer[: self._socket.recv_into(self._buffer, 0, flags)])
-
-    @property
-    def netns_cookie(self) -> int:
-        """The number of the namespace that it was made in, which no other gets until the next boot; 0 before Linux 5.14."""
-        try:
-            return int.from_bytes(self._socket.getsockopt(SOL_SOCKET, SO_NETNS_COOKIE, 8), byteorder)
-        except OSError as error:
-            if error.errno != ENOPROTOOPT:
-                raise
-            return 0
 
     def transact(self, requests: Sequence[tuple[Message, str]]) -> list[bytes]:
         """Send requests in one datagram, each with what it does in words; wait for every answer.

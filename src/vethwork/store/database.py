@@ -31,12 +31,12 @@ from vethwork.store.damage import WAIT_SECONDS, explain, identity_of, is_damage,
 from vethwork.store.leases import Leases
 from vethwork.store.rows import delete, insert
 from vethwork.store.schema import VERSION, ensure_file, is_missing, write_schema
-from vethwork.store.stuck import Stuck
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
+    from vethwork.store.stuck import Stuck
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -282,6 +282,8 @@ class Store:
     @property
     def stuck(self) -> Stuck:
         """What is intended and cannot be finished."""
+        from vethwork.store.stuck import Stuck  # which an attach need not load
+
         return Stuck(self)
 
     # Intend, settle, undo.
