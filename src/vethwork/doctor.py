@@ -7,7 +7,7 @@ that defeats us and the command that mends it; running that is the administrator
 from __future__ import annotations
 
 from vethwork.errors import VethworkError
-from vethwork.execution import mark_of
+from vethwork.execution import mark_of, stuck
 from vethwork.handover import is_awaited
 from vethwork.kernel import sysctl
 from vethwork.kernel.observe import see_host
@@ -220,11 +220,11 @@ def _leftovers(engine: Engine, _: HostSeen) -> Iterator[Finding]:
     if strays:
         names = ", ".join(command.rpartition(" ")[2] for step in strays for command in step.describe())
         yield Finding(PROBLEM, "leftovers", f"links that no record knows: {names}", "vethwork gc")
-    stuck = engine.store.stuck.reasons()
+    whys = stuck(engine.store)
     for number, plan in engine.store.intents():
-        if number in stuck:
+        if number in whys:
             what = "finished" if plan.forward else "taken back"
-            said = f"{plan.verb} {plan.subject} could not be {what}: {stuck[number]}"
+            said = f"{plan.verb} {plan.subject} could not be {what}: {whys[number]}"
             yield Finding(PROBLEM, "leftovers", said, "mend that; then 'vethwork gc' goes on with it")
             continue
         yield Finding(

@@ -12,7 +12,6 @@ directory each, in one network namespace that plays the host for both.
 from __future__ import annotations
 
 from vethwork.errors import BadNamespace
-from vethwork.kernel.apply import Kernel
 from vethwork.kernel.netns import has_netns, same_netns
 from vethwork.model.container import AWAITED, AttachRequest, Container, Join, Publication
 from vethwork.model.ports import Publish

@@ -23,11 +23,13 @@ from zlib import crc32
 from vethwork.errors import ConflictError, Incomplete, KernelRefused, StateError, VethworkError
 from vethwork.kernel.observe import forwarded
 from vethwork.model.network import Forwarding
-from vethwork.model.plan import is_worldly
+from vethwork.model.plan import Plan, is_worldly
 from vethwork.model.steps import ChangeElements, DeleteLink, ForgetFlows, LoadRuleset, UnpinNetns
 from vethwork.plan.elements import all_elements
 from vethwork.plan.ruleset import INET, TABLES
 from vethwork.store.locks import Locks
+from vethwork.store.stuck import mark as mark_stuck
+from vethwork.store.stuck import reasons as stuck_reasons
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from typing import Protocol, Self
 
     from vethwork.kernel.apply import Kernel
-    from vethwork.model.plan import Plan
     from vethwork.model.ruleset import Element
     from vethwork.store.database import Store
 
@@ -171,7 +172,7 @@ class Execution:
     def _unfinished(self) -> list[tuple[int, str, str]]:
         """What is to be gone on with here: number, verb and subject."""
         intended = self._store.intended()
-        stuck = self._store.stuck.reasons() if intended and not self._is_thorough else {}
+        stuck = stuck_reasons(self._store) if intended and not self._is_thorough else {}
         return [each for each in intended if each[0] not in stuck or each[2] == self._container]
 
     def _recover_all(self) -> None:
@@ -186,7 +187,7 @@ class Execution:
                 if not errors:
                     self._close(number, plan)
                     continue
-                self._store.stuck.mark(number, plan, "; ".join(map(str, errors)))
+                mark_stuck(self._store, number, plan, "; ".join(map(str, errors)))
                 if subject == self._container:
                     raise Incomplete(f"clear up after {verb} {subject}", errors)
 
@@ -245,7 +246,7 @@ class Execution:
             return
         errors = self._kernel.attempt(plan.steps, self._watch)
         if errors and (plan.adds or plan.removes):
-            self._store.stuck.mark(number, plan, "; ".join(map(str, errors)))
+            mark_stuck(self._store, number, plan, "; ".join(map(str, errors)))
         else:  # what no record is about, whoever looks for it next sees again
             self._settle(number, plan)
         if errors:
@@ -321,13 +322,13 @@ class Execution:
         known = {each.version for each in self._store.forwarding()}
         lost = [each for each in forwarded() if f"ipv{each}" in held and each not in known]
         if lost:
+            adopted = Plan("adopt network", "guards", (), adds=tuple(map(Forwarding, lost)), forward=True)
             with self._store.transaction():
-                for version in lost:
-                    self._store.put_forwarding(Forwarding(version))
+                self._store.settle(self._store.intend(adopted), adopted)
 
     def check_finished(self, network: str) -> None:
         """Refuse a network whose removal is stuck. Raises ConflictError."""
-        stuck = self._store.stuck.reasons()
+        stuck = stuck_reasons(self._store)
         for number, verb, subject in self._store.intended():
             if number in stuck and (verb, subject) == ("remove network", network):
                 raise ConflictError(
@@ -350,6 +351,11 @@ def mark_of(root: str) -> str:
     """What our tables carry as their comment, which nft keeps to 127 bytes, without quotes: whose state they are made from."""
     fits = len(root.encode()) <= 100 and '"' not in root
     return f"state in {root if fits else f'...{crc32(root.encode()):08x}'}"
+
+
+def stuck(store: Store) -> dict[int, str]:
+    """Why what cannot be finished, or taken back, is stuck, by the number of its intent."""
+    return stuck_reasons(store)
 
 
 def recorded_elements(store: Store) -> tuple[Element, ...]:

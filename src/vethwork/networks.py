@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from vethwork.errors import ConflictError, NotFound
-from vethwork.execution import Execution, Rehearsal
+from vethwork.execution import Execution, Rehearsal, stuck
 from vethwork.kernel.apply import Kernel
 from vethwork.model.names import Directory
 from vethwork.model.network import DEFAULT_NETWORK, Network, NetworkRequest
@@ -206,7 +206,7 @@ class Networks:
 
     def quiesce(self) -> bool:
         """Wait until nobody is half-way with anything: the living, a reaper, or somebody who died. False: nobody was."""
-        busy = len(self.store.intended()) > len(self.store.stuck.reasons())
+        busy = len(self.store.intended()) > len(stuck(self.store))
         if busy:
             self._await_others()
         return busy

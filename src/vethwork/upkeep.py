@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from vethwork.errors import Incomplete, VethworkError
-from vethwork.execution import recorded_elements
+from vethwork.execution import recorded_elements, stuck
 from vethwork.interfaces import remove_interface
 from vethwork.model.plan import Plan
 from vethwork.model.steps import LINK_GROUP, DeleteLink, UnpinNetns
@@ -54,11 +54,11 @@ def collect_garbage(engine: Engine) -> tuple[str, ...]:
             step = execution.ruleset_step()
             execution.carry_out(lambda: Plan("collect network", "rules", (step,), forward=True))
             report.append("ruleset: brought to what the records say")
-        stuck = engine.store.stuck.reasons()
+        whys = stuck(engine.store)
         report += [
-            f"{verb} {subject}: still stuck: {stuck[number]}"
+            f"{verb} {subject}: still stuck: {whys[number]}"
             for number, verb, subject in engine.store.intended()
-            if number in stuck
+            if number in whys
         ]
     if failed:
         raise Incomplete("collect garbage", failed)

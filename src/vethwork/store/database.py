@@ -36,7 +36,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
-    from vethwork.store.stuck import Stuck
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -279,13 +278,6 @@ class Store:
         """Whether somebody does something with a network of that name, or a container, or died doing so."""
         return bool(self._all("SELECT 1 FROM intents WHERE subject = ?", subject))
 
-    @property
-    def stuck(self) -> Stuck:
-        """What is intended and cannot be finished."""
-        from vethwork.store.stuck import Stuck  # which an attach need not load
-
-        return Stuck(self)
-
     # Intend, settle, undo.
 
     def intend(self, plan: Plan) -> int:
@@ -304,26 +296,21 @@ class Store:
         """The plan is done: what it removes is off record."""
         for row in plan.removes:
             delete(self, row)
-        if plan.forward:
-            self.stuck.forget(number)
-            self.stuck.forget_earlier(number, plan)
+        if plan.forward:  # who plans the same anew, in his turn, has all before him that is still to be done
+            earlier = (plan.verb, plan.subject, number)
+            self._db.execute("DELETE FROM intents WHERE verb = ? AND subject = ? AND id < ?", earlier)
         self._db.execute("DELETE FROM intents WHERE id = ?", (number,))
 
     def retract(self, number: int, plan: Plan) -> None:
         """The plan was taken back: what it added is off record."""
         for row in reversed(plan.adds):
             delete(self, row)
-        self.stuck.forget(number)
         self._db.execute("DELETE FROM intents WHERE id = ?", (number,))
 
     def put_process(self, row: ProcessRow) -> None:
         """Record a container's process, in place of the one before."""
         with self.transaction():
             insert(self, row)
-
-    def put_forwarding(self, row: Forwarding) -> None:
-        """Record that an IP version is forwarded for us alone; within a transaction."""
-        insert(self, row)
 
     def put_netns(self, name: str, netns: str) -> None:
         """Record where a container's namespace is, now that it is known; within a transaction."""
