@@ -21,15 +21,12 @@ from __future__ import annotations
 from zlib import crc32
 
 from vethwork.errors import ConflictError, Incomplete, KernelRefused, StateError, VethworkError
-from vethwork.kernel.observe import forwarded
 from vethwork.model.network import Forwarding
 from vethwork.model.plan import Plan, is_worldly
 from vethwork.model.steps import ChangeElements, DeleteLink, ForgetFlows, LoadRuleset, UnpinNetns
 from vethwork.plan.elements import all_elements
 from vethwork.plan.ruleset import INET, TABLES
 from vethwork.store.locks import Locks
-from vethwork.store.stuck import mark as mark_stuck
-from vethwork.store.stuck import reasons as stuck_reasons
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -172,8 +169,8 @@ class Execution:
     def _unfinished(self) -> list[tuple[int, str, str]]:
         """What is to be gone on with here: number, verb and subject."""
         intended = self._store.intended()
-        stuck = stuck_reasons(self._store) if intended and not self._is_thorough else {}
-        return [each for each in intended if each[0] not in stuck or each[2] == self._container]
+        known = stuck(self._store) if intended and not self._is_thorough else {}
+        return [each for each in intended if each[0] not in known or each[2] == self._container]
 
     def _recover_all(self) -> None:
         for number, verb, subject in self._unfinished():
@@ -187,9 +184,14 @@ class Execution:
                 if not errors:
                     self._close(number, plan)
                     continue
-                mark_stuck(self._store, number, plan, "; ".join(map(str, errors)))
+                self._mark_stuck(number, plan, errors)
                 if subject == self._container:
                     raise Incomplete(f"clear up after {verb} {subject}", errors)
+
+    def _mark_stuck(self, number: int, plan: Plan, errors: list[VethworkError]) -> None:
+        from vethwork.store.stuck import mark
+
+        mark(self._store, number, plan, "; ".join(map(str, errors)))
 
     def _close(self, number: int, plan: Plan) -> None:
         with self._store.transaction():
@@ -246,7 +248,7 @@ class Execution:
             return
         errors = self._kernel.attempt(plan.steps, self._watch)
         if errors and (plan.adds or plan.removes):
-            mark_stuck(self._store, number, plan, "; ".join(map(str, errors)))
+            self._mark_stuck(number, plan, errors)
         else:  # what no record is about, whoever looks for it next sees again
             self._settle(number, plan)
         if errors:
@@ -315,6 +317,8 @@ class Execution:
 
         While the host forwards, which it does because we turned it on, the guard is ours to keep.
         """
+        from vethwork.kernel.observe import forwarded
+
         try:
             held = {element.key[0] for element in self._kernel.nft.elements(INET, "guarded")}
         except KernelRefused:
@@ -328,11 +332,11 @@ class Execution:
 
     def check_finished(self, network: str) -> None:
         """Refuse a network whose removal is stuck. Raises ConflictError."""
-        stuck = stuck_reasons(self._store)
+        known = stuck(self._store)
         for number, verb, subject in self._store.intended():
-            if number in stuck and (verb, subject) == ("remove network", network):
+            if number in known and (verb, subject) == ("remove network", network):
                 raise ConflictError(
-                    f"network {network}: its removal could not be finished: {stuck[number]}",
+                    f"network {network}: its removal could not be finished: {known[number]}",
                     hint="vethwork doctor",
                 )
 
@@ -355,7 +359,9 @@ def mark_of(root: str) -> str:
 
 def stuck(store: Store) -> dict[int, str]:
     """Why what cannot be finished, or taken back, is stuck, by the number of its intent."""
-    return stuck_reasons(store)
+    from vethwork.store.stuck import reasons  # which an attach need not load
+
+    return reasons(store)
 
 
 def recorded_elements(store: Store) -> tuple[Element, ...]:
