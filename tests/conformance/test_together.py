@@ -43,6 +43,8 @@ class Together:
         self.podman = Podman(lab, home, scratch, 'network_backend = "netavark"\n', environ=helpers)
         self.cni = Cni(lab, home, scratch / "cni")
         self.oci = test_oci.Runtime(lab, home, "runc")
+        stack.callback(lambda: self.oci.call("delete", "--force", "oci", check=False))
+        stack.callback(self.podman.clear)
         self.docker = dockerd.Docker(lab, home, scratch / "docker", *ALONE)
         stack.callback(self.docker.close)
         make_image(scratch / "docker/image.tar", str(home.find("busybox")), SERVER)
@@ -79,9 +81,7 @@ class Together:
 def together(tmp_path_factory: pytest.TempPathFactory, home: Home) -> Iterator[Together]:
     home.need(*TOOLS, "dockerd", "docker", "containerd", f"{PLUGINS}/bridge")
     with ExitStack() as stack:
-        made = Together(stack.enter_context(Lab()), home, tmp_path_factory.mktemp("all"), stack)
-        stack.callback(made.podman.clear)
-        yield made
+        yield Together(stack.enter_context(Lab()), home, tmp_path_factory.mktemp("all"), stack)
 
 
 def test_every_runtime_beside_every_other(together: Together) -> None:
