@@ -22,7 +22,7 @@ CLIENTS = 8
 ROUNDS = int(os.environ.get("VETHWORK_SOAK", "200"))
 WARM = max(80, ROUNDS // 10)
 """Rounds after which every thread has its engine, and every cache its size."""
-KILOBYTES = 2048
+KILOBYTES = 4096
 """What the service may grow by between the first look and the last: the allocator's own, not a round's."""
 
 

@@ -57,9 +57,9 @@ class Leases:
         return (Address.unpack(packed) for (packed,) in rows)
 
     def counts(self) -> dict[str, int]:
-        """How many addresses of each network are held or promised; of one that has none, nothing."""
-        query = "SELECT network, count(*) FROM leases WHERE network != ? GROUP BY network"
-        return dict(self._all(query, POOLS))
+        """How many IP addresses of each network are held or promised; of one that has none, nothing."""
+        query = "SELECT network, count(*) FROM leases WHERE network != ? AND length(address) != ? GROUP BY network"
+        return dict(self._all(query, POOLS, 6))  # which is how long a MAC address is
 
     def cursor(self, network: str, prefix: Prefix) -> Address | None:
         """The address of a subnet that was leased last."""
