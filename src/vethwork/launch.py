@@ -103,10 +103,11 @@ def _connect() -> "socket | None":
 
 def _read_input() -> bytes:
     """All of standard input, unless that is too much."""
-    heard = b""
-    while len(heard) <= LARGEST and (part := read(0, 1 << 20)):
-        heard += part
-    return heard
+    parts, size = [], 0
+    while size <= LARGEST and (part := read(0, 1 << 20)):
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
 
 
 def _ask(service: socket, tool: str, stdin: bytes) -> "Answer | None":

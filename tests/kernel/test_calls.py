@@ -364,7 +364,7 @@ def test_the_service_is_killed_at_any_moment(service: Service) -> None:
     """What the runtime does then is right: a DEL after an ADD that failed, and nothing is left."""
     pod = service.lab.container("pod")
     good = 0
-    for delay in (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08):
+    for delay in (0.0, 0.015, 0.03, 0.045, 0.07):
         calling = start_cni(service, "ADD", pod)
         time.sleep(delay)
         service.kill()
@@ -379,7 +379,7 @@ def test_the_service_is_killed_at_any_moment(service: Service) -> None:
         assert launch(service.host, "cni", stdin=pod_network(), environ=cni("DEL", pod)) == Heard(0, "", "")
         assert eventually(lambda: links(pod).keys() <= {"lo"}), "the kernel may take a moment to delete it"
         assert eventually(lambda: service.metrics()["vethwork_intents"] == 0)
-        assert json.loads(service.host.vethwork("ps", "--json").stdout) == []
+        assert service.metrics()["vethwork_containers"] == 0
     assert good, "not one ADD went through"
     assert not service.metrics().get('vethwork_leases{network="blue"}')
 
