@@ -19,7 +19,7 @@ from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.kernel.stage import eventually
-from vethwork import engine
+from vethwork import engine, networks
 from vethwork.frontends.cli import containers
 from vethwork.frontends.cli.main import run
 from vethwork.kernel import observe
@@ -80,7 +80,7 @@ def _ask(lab: Lab, seed: str, arguments: list[str]) -> str:
 
     def on_host() -> tuple[int, str, str]:
         numbers = count()
-        for module in (engine, containers):
+        for module in (networks, engine, containers):
             vars(module)["new_id"] = lambda: hashlib.sha256(f"{seed} {next(numbers)}".encode()).hexdigest()[
                 :32
             ]
