@@ -257,18 +257,14 @@ def in_world(scenario: Callable[[World], Result], timeout: float = DEADLINE) -> 
 
 def enter_world(scenario: Callable[[World], Result], timeout: float) -> Result:
     """The same, for a process that does nothing else: it goes into the world, as its parent."""
-    libc.load()
-    assert libc._libc is not None
-    libc._libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    libc.call("prctl", 1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG
     libc.unshare(libc.CLONE_NEWNS | libc.CLONE_NEWNET | CLONE_NEWPID)
     return Processes("VETHWORK_FAULT=1").fork(lambda: be_first(scenario)).result(timeout)
 
 
 def be_first(scenario: Callable[[World], Result]) -> Result:
     """Be the first process of a world: furnish it, and run the scenario."""
-    libc.load()
-    assert libc._libc is not None
-    libc._libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    libc.call("prctl", 1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG
     libc.mount("none", "/", flags=libc.MS_REC | libc.MS_PRIVATE)
     libc.mount("proc", "/proc", "proc")
     libc.mount("tmpfs", "/run", "tmpfs")

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TOO_DEAR = {
-    "argparse", "asyncio", "click", "collections", "dataclasses", "datetime", "enum", "functools", "inspect", "ipaddress",
-    "json", "logging", "pyroute2", "re", "rich", "socket", "sqlite3", "subprocess", "typing",
+    "argparse", "asyncio", "click", "collections", "ctypes", "dataclasses", "datetime", "enum", "functools", "inspect",
+    "ipaddress", "json", "logging", "pyroute2", "re", "rich", "socket", "sqlite3", "subprocess", "typing",
 }  # fmt: skip
 
 # What the engine is made of loads these itself: `functools` caches the statements of `_sqlite3`, and wants `collections`;

@@ -1,8 +1,8 @@
 """The system calls that Python 3.11 has no words for: setns, unshare, mount, umount2, sethostname, prctl.
 
 Rules: one thin wrapper for each, which raises OSError; flags carry the kernel's names, in alphabetical order, with the
-header they are from. ``ctypes`` is loaded on the first call, for only some paths need one; who forks calls :func:`load`
-before, so that nothing is loaded or looked up between fork and exec.
+header they are from. What makes the calls is loaded with the first, for only some paths need one; who forks calls
+:func:`load` before, so that nothing is loaded or looked up between fork and exec.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import ctypes
+    from collections.abc import Callable
 
 # include/uapi/linux/sched.h
 CLONE_NEWNET = 0x40000000
@@ -32,53 +32,66 @@ MS_SLAVE = 1 << 19
 PR_GET_CHILD_SUBREAPER = 37
 PR_SET_CHILD_SUBREAPER = 36
 
-_libc: ctypes.CDLL | None = None
+_functions: dict[str, Callable[..., int]] = {}
 
 
 def load(*names: str) -> None:
-    """Load the C library and look these of its functions up now, not at their first call."""
-    global _libc
-    import ctypes
+    """Look functions of the C library up now, not at their first call.
 
-    if _libc is None:
-        _libc = ctypes.CDLL(None, use_errno=True)
+    By the C half of ``ctypes``, for the other half takes longer to load than the calls that a runtime waits for
+    (docs/decisions/0014-start-up.md). Numbers are C ints, bytes are pointers to them.
+    """
+    from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_USE_ERRNO, CFuncPtr, _SimpleCData, dlopen
+
+    class Int(_SimpleCData):  # type: ignore[type-arg]
+        _type_ = "i"
+
+    class Function(CFuncPtr):
+        _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+        _restype_ = Int
+
+    class Library:
+        _handle = dlopen(None, 0)  # type: ignore[arg-type]
+
     for name in names:
-        getattr(_libc, name)
+        if name not in _functions:
+            _functions[name] = Function((name, Library()))  # type: ignore[arg-type]
 
 
-def _call(name: str, *args: object) -> None:
-    import ctypes
+def call(name: str, *args: object) -> None:
+    """Call a function that gives 0. Raises OSError with what ``errno`` says where it does not."""
+    if name not in _functions:
+        load(name)
+    if _functions[name](*args) != 0:
+        from _ctypes import get_errno
 
-    if _libc is None:
-        load()
-    if getattr(_libc, name)(*args) != 0:
-        code = ctypes.get_errno()
+        code = get_errno()
         raise OSError(code, f"{name}: {os.strerror(code)}")
 
 
 def setns(fd: int, kind: int) -> None:
     """Move the calling thread into the namespace that ``fd`` is open on; see setns(2)."""
-    _call("setns", fd, kind)
+    call("setns", fd, kind)
 
 
 def unshare(kinds: int) -> None:
     """Give the calling thread namespaces of its own; see unshare(2)."""
-    _call("unshare", kinds)
+    call("unshare", kinds)
 
 
 def mount(source: str, target: str, kind: str = "none", flags: int = 0) -> None:
     """Mount ``source`` at ``target``; see mount(2)."""
-    _call("mount", source.encode(), target.encode(), kind.encode(), flags, None)
+    call("mount", source.encode(), target.encode(), kind.encode(), flags, None)
 
 
 def umount(target: str, flags: int = 0) -> None:
     """Unmount what is at ``target``; see umount2(2)."""
-    _call("umount2", target.encode(), flags)
+    call("umount2", target.encode(), flags)
 
 
 def sethostname(name: str) -> None:
     """Name the UTS namespace of the calling process; see sethostname(2)."""
-    _call("sethostname", name.encode(), len(name.encode()))
+    call("sethostname", name.encode(), len(name.encode()))
 
 
 def child_subreaper() -> bool:
@@ -86,10 +99,10 @@ def child_subreaper() -> bool:
     import ctypes
 
     answer = ctypes.c_int()
-    _call("prctl", PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0)
+    call("prctl", PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0)
     return bool(answer.value)
 
 
 def set_child_subreaper(on: bool) -> None:
     """Make orphans below this process its children, or init's again; see PR_SET_CHILD_SUBREAPER(2const)."""
-    _call("prctl", PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)
+    call("prctl", PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)
