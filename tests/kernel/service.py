@@ -78,9 +78,13 @@ class Service:
     def connect(self, path: str = "") -> socket.socket:
         """A connection to Docker's socket, or to the one at ``path``."""
         made = socket.socket(socket.AF_UNIX)
-        made.connect(
-            path or self.path
-        )  # which waits where many do; with a timeout, it would be refused (EAGAIN)
+        try:
+            made.connect(
+                path or self.path
+            )  # waits where many do; with a timeout, it would be refused (EAGAIN)
+        except OSError:
+            made.close()
+            raise
         made.settimeout(20)
         return made
 
