@@ -115,7 +115,7 @@ class Execution:
         """
         self._container = container
         self._is_thorough = exclusive
-        self._kernel.mend = self.load_ruleset
+        self._kernel.mend, self._kernel.landmarks = self.load_ruleset, TABLES
         try:
             if container:
                 self._wait_for(container)

@@ -54,7 +54,7 @@ class Networks:
         self._watch = watch
         self._reaper = reaper
         self.store = Store(self.root, rehearsal=rehearse is not None)
-        self.kernel = Kernel()
+        self.kernel = Kernel(self.owner_path)
         self.observer = Observer(self.store, self.kernel, self.run)
 
     def __enter__(self) -> Self:
@@ -67,6 +67,11 @@ class Networks:
         """Let go of every descriptor."""
         self.kernel.close()
         self.store.close()
+
+    @property
+    def owner_path(self) -> str:
+        """Where the process is found that owns the ruleset, while one does: beside the records that say what is in it."""
+        return f"{self.root}/ruleset.sock"
 
     @property
     def rehearses(self) -> bool:

@@ -296,6 +296,18 @@ def test_a_flushed_ruleset_is_noticed(host: Host) -> None:
         assert not host.nft.is_whole(TABLES), harm
 
 
+def test_the_rules_of_another_release_are_noticed(host: Host) -> None:
+    """As many, in the same chains, and with nobody's help but ours: none of nft's."""
+    *chains, last = INET.chains
+    other = last.replace(rules=(*last.rules[:-1], Rule((Verdict("accept"),))))
+    host.nft.replace((BRIDGE, INET.replace(chains=(*chains, other))), ELEMENTS)
+    assert not host.nft.is_whole(TABLES)
+    host.nft.replace((BRIDGE, INET.replace(comment="whose it is")), ELEMENTS)
+    assert host.nft.is_whole(TABLES)
+    assert host.nft.comment(INET) == "whose it is"
+    assert 'comment "whose it is"' in host.listing()
+
+
 def test_a_change_where_the_tables_are_gone(host: Host) -> None:
     host.nft.replace(TABLES, ELEMENTS)
     host.run("nft", "delete table bridge vethwork")

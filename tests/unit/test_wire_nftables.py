@@ -15,12 +15,17 @@ from hypothesis import strategies as st
 from vethwork.model.address import BITS, Address, Interface, Mac, Prefix
 from vethwork.model.ruleset import Chain, Element, Hook, Match, Rule, Set, Span, Table, Verdict
 from vethwork.plan.ruleset import BRIDGE, INET, TABLES
-from vethwork.wire.netlink import NLM_F_ACK, attributes, each_attribute, split
+from vethwork.wire.netlink import NLM_F_ACK, attributes, be32, each_attribute, split, string
 from vethwork.wire.nftables import (
+    adopt_tables,
     count_rules,
+    is_removal,
     kernel_options,
+    landmarks_of,
     list_rules,
     pack_batch,
+    parse_flags,
+    parse_use,
     remove_tables,
     replace_tables,
 )
@@ -38,6 +43,7 @@ from vethwork.wire.nftsets import (
 
 if TYPE_CHECKING:
     from vethwork.model.ruleset import Atom
+    from vethwork.wire.nftsets import Request
 
 LAYOUTS = layouts_of(TABLES)
 NAMES = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789_.-", min_size=1, max_size=15)
@@ -325,3 +331,42 @@ def test_names_are_quoted_for_nft_and_protocols_are_not() -> None:
     )
     assert str(Element("bridge", "targets6", ("udp", 0xFE80 << 112))) == '"udp" . 0xfe80' + "0" * 28
     assert str(Element("inet", "forward_to", ("drop",), ("goto to_open",))) == '"drop" : goto to_open'
+
+
+def test_tables_are_made_and_adopted_with_flags() -> None:
+    def flags(requests: list[Request]) -> list[int]:
+        return [parse_flags(message.body) for message, _ in requests if message.type & 0xFF == 0]
+
+    assert flags(replace_tables(TABLES, ())) == [0] * 4
+    assert flags(replace_tables(TABLES, (), 6)) == [0, 6, 0, 6], "what is there already cannot be given flags"
+    adopted = adopt_tables(TABLES, 6)
+    assert flags(adopted) == [6, 6]
+    assert [words for _, words in adopted] == ["adopt table bridge vethwork", "adopt table inet vethwork"]
+    assert all(not message.flags for message, _ in adopted), "what is not there is not made"
+
+
+def test_landmarks_are_chains_that_no_rule_leads_to() -> None:
+    requests, uses = landmarks_of(TABLES)
+    assert [words for _, words in requests] == [
+        "look at chain bridge vethwork forward",
+        "look at chain inet vethwork postrouting",
+    ]
+    led_to = {
+        word
+        for table in TABLES
+        for chain in table.chains
+        for rule in chain.rules
+        for word in str(rule).split()
+    }
+    assert not led_to & {"postrouting", "forward"}
+    assert uses == [len(BRIDGE.chains[-1].rules), len(INET.chains[-1].rules)]
+    assert parse_use(bytes(4) + be32(6, 8)) == 8
+    assert parse_use(bytes(4)) == 0
+
+
+def test_what_is_taken_away_from_our_tables_is_heard() -> None:
+    ours, theirs = bytes(4) + string(1, "vethwork"), bytes(4) + string(1, "filter")
+    kinds = [kind for kind in range(20) if is_removal(10 << 8 | kind, ours)]
+    assert kinds == [2, 5, 8, 11, 14]
+    assert not is_removal(10 << 8 | 2, theirs)
+    assert not is_removal(1 << 8 | 2, ours)

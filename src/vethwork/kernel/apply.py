@@ -24,19 +24,26 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from vethwork.model.address import Address
+    from vethwork.model.ruleset import Table
     from vethwork.model.steps import Step
 
 
 class Kernel:
-    """The kernel as seen from one host namespace. A context manager; not for use by two threads at once."""
+    """The kernel as seen from one host namespace. A context manager; not for use by two threads at once.
 
-    def __init__(self) -> None:
+    ``owner_path`` is where the owner of our tables is found, if they have one (``kernel.ownership``).
+    """
+
+    def __init__(self, owner_path: str = "") -> None:
+        self._owner_path = owner_path
         self._fds: dict[str, int] = {}
         self._doors: dict[str, RouteDoor] = {}
         self._nft: NftSocket | None = None
         self._waiting: RouteDoor | None = None
         self.mend: Callable[[], None] | None = None
         """Called when the ruleset turns out to be missing; then the change is tried again."""
+        self.landmarks: tuple[Table, ...] = ()
+        """The tables that must not have been flushed before something is opened."""
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +100,7 @@ class Kernel:
     def nft(self) -> NftSocket:
         """The nftables socket of the host."""
         if self._nft is None:
-            self._nft = NftSocket()
+            self._nft = NftSocket(self._owner_path)
         return self._nft
 
     def flush(self) -> None:
@@ -204,7 +211,7 @@ def _delete_route(kernel: Kernel, step: do.DeleteRoute) -> None:
 def _change_elements(kernel: Kernel, step: do.ChangeElements) -> None:
     kernel.flush()
     try:
-        kernel.nft.change(step.deletes, step.adds)
+        kernel.nft.change(step.deletes, step.adds, kernel.landmarks)
     except RulesetMissing:
         if kernel.mend is None:
             raise
@@ -238,6 +245,7 @@ DOERS: dict[type[Step], Callable[[Kernel, Any], None]] = {
     do.MoveLink: _move_link,
     do.DeleteLink: _delete_link,
     do.SetLinkUp: lambda kernel, step: kernel.door(step.netns).set_up(step),
+    do.SetLink: lambda kernel, step: kernel.door("").set_link(step),
     do.AddAddress: lambda kernel, step: kernel.door(step.netns).add_address(step),
     do.AddRoute: lambda kernel, step: kernel.door(step.netns).add_route(step),
     do.DeleteRoute: _delete_route,

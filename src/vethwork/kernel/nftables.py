@@ -9,12 +9,15 @@ buffer (ENOBUFS) lose the last ones; we tell the first.
 
 Rules: nothing here knows which sets there are or what they are for; how a set is made is asked of the kernel, once a
 socket. The generation of the ruleset is not asserted (NFNL_BATCH_GENID), so that what other programs do to their tables
-does not make our batches fail.
+does not make our batches fail. A batch that tables refuse because another socket owns them is handed to that one's process
+(``kernel.ownership``); what only reads needs no owner.
 """
 
 from __future__ import annotations
 
+import os
 from errno import EAGAIN, EBADMSG, ENOBUFS, ENOENT, EOPNOTSUPP, EPERM
+from time import sleep
 
 from vethwork.errors import KernelRefused
 from vethwork.kernel.socket import (
@@ -26,12 +29,19 @@ from vethwork.kernel.socket import (
 from vethwork.model.ruleset import TABLE
 from vethwork.wire.netlink import NLMSG_ERROR, parse_error, split
 from vethwork.wire.nftables import (
+    OWNED,
+    adopt_tables,
     count_rules,
+    fingerprint,
     get_table,
     kernel_options,
+    landmarks_of,
     list_rules,
     pack_batch,
     parse_comment,
+    parse_fingerprint,
+    parse_flags,
+    parse_use,
     remove_tables,
     replace_tables,
 )
@@ -48,9 +58,11 @@ from vethwork.wire.nftsets import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from vethwork.kernel.ownership import Owner, Way
     from vethwork.model.ruleset import Element, Table
+    from vethwork.wire.netlink import Message
     from vethwork.wire.nftsets import Request
 
 SOL_SOCKET, MSG_DONTWAIT = 1, 0x40
@@ -62,11 +74,29 @@ class RulesetMissing(KernelRefused):
     """A table or a set that a change needs is not there: somebody flushed the ruleset. Load it, and change again."""
 
 
-class NftSocket(NetlinkSocket):
-    """A socket to nf_tables, in the namespace it is made in."""
+class TablesOwned(KernelRefused):
+    """The tables are another socket's to change."""
 
-    def __init__(self) -> None:
+
+OWNERS: dict[str, Owner] = {}
+"""The owners in this process, by the path at which other processes find them."""
+PAUSES = (0.0, 0.0, 0.001, 0.01, 0.1, 0.5)
+"""Seconds between looks for the owner: one that is ending lets go of its tables a little after it is deaf."""
+
+
+class NftSocket(NetlinkSocket):
+    """A socket to nf_tables, in the namespace it is made in.
+
+    ``owner_path`` is where the owner of our tables is found, if they have one: it is asked to change those that refuse this
+    socket or, if it is in this process, any. ``flags`` are those of the tables that this socket makes.
+    """
+
+    def __init__(self, owner_path: str = "", flags: int = 0) -> None:
         """Raises KernelRefused where the kernel was built without netfilter's netlink."""
+        self._owner_path = owner_path
+        self._far = self._find_owner() if owner_path and os.path.exists(owner_path) else None
+        self._flags = flags
+        self._marks: tuple[list[tuple[Message, str]], list[int]] | None = None
         try:
             super().__init__(NETLINK_NETFILTER)
         except OSError as error:
@@ -77,24 +107,36 @@ class NftSocket(NetlinkSocket):
 
     def replace(self, tables: Iterable[Table], elements: Iterable[Element]) -> None:
         """Make the tables and their elements what is said and nothing else. Raises KernelRefused; then nothing changed."""
-        tables = tuple(tables)
-        self._batch(replace_tables(tables, elements))
+        tables, elements = tuple(tables), tuple(elements)
+        self._batch(lambda flags: replace_tables(tables, elements, flags))
         self._layouts.update(layouts_of(tables))
+
+    def adopt(self, tables: Iterable[Table]) -> None:
+        """Own tables that were owned by a socket which is closed. Raises KernelRefused."""
+        requests = adopt_tables(tables, self._flags)
+        self._batch(lambda _: requests)
 
     def remove(self, tables: Iterable[Table]) -> None:
         """Remove the tables; those that are gone already are fine. Raises KernelRefused."""
-        self._batch(remove_tables(tables))
+        requests = remove_tables(tables)
+        self._batch(lambda _: requests)
 
-    def change(self, deletes: Iterable[Element], adds: Iterable[Element]) -> None:
+    def change(
+        self, deletes: Iterable[Element], adds: Iterable[Element], landmarks: tuple[Table, ...] = ()
+    ) -> None:
         """Delete elements and add others, all at once. To delete what is gone, or to add what is there, is fine.
 
-        Raises RulesetMissing if a table or set of ``adds`` is gone; where there are none, nothing is left to delete.
+        Raises RulesetMissing if a table or set of ``adds`` is gone, or one of ``landmarks`` was flushed; where there are
+        no ``adds``, nothing is left to delete.
         Raises KernelRefused otherwise, EEXIST for a key of a map that leads elsewhere already. Then nothing changed.
         """
         deletes, adds = tuple(deletes), tuple(adds)
+        if adds and landmarks and self._owner is None and not self.stands(landmarks):
+            raise RulesetMissing("look for the rules", ENOENT)
         try:
             self._learn((*deletes, *adds))
-            self._batch(change_elements(self._layouts, deletes, adds))
+            requests = change_elements(self._layouts, deletes, adds)
+            self._batch(lambda _: requests)
         except KernelRefused as error:
             if error.errno != ENOENT:
                 raise
@@ -112,7 +154,8 @@ class NftSocket(NetlinkSocket):
         try:
             self._learn(adds)
             requests = change_elements(self._layouts, (), deletes)
-            self._batch(requests + change_elements(self._layouts, deletes, adds))
+            requests += change_elements(self._layouts, deletes, adds)
+            self._batch(lambda _: requests)
         except KernelRefused as error:
             if error.errno != ENOENT:
                 raise
@@ -143,24 +186,52 @@ class NftSocket(NetlinkSocket):
 
     def comment(self, table: Table) -> str | None:
         """A table's comment, empty if it has none; None if there is no such table. Raises KernelRefused."""
+        body = self._table(table)
+        return parse_comment(body) if body is not None else None
+
+    def _table(self, table: Table) -> bytes | None:
         try:
             (body, *_) = self.ask(get_table(table), f"look at table {table.family} {table.name}")
         except KernelRefused as error:
             if error.errno != ENOENT:
                 raise
             return None
-        return parse_comment(body)
+        return body
 
     def base_chains(self) -> tuple[BaseChain, ...]:
         """Every base chain of every table, ours among them. Raises KernelRefused."""
         listed = [parse_chain(body) for body in self.dump(list_chains(), "list chains")]
         return tuple([chain for chain in listed if chain is not None])
 
+    def is_owned(self, tables: Iterable[Table]) -> bool:
+        """Tell whether a socket owns each of the tables, so that nobody else can change them. Raises KernelRefused."""
+        bodies = [self._table(table) for table in tables]
+        return all(body is not None and parse_flags(body) & OWNED == OWNED for body in bodies)
+
+    def stands(self, tables: Iterable[Table]) -> bool:
+        """Tell, much cheaper than :meth:`is_whole`, whether the tables have not been flushed: the same ones each time.
+
+        Raises KernelRefused.
+        """
+        if self._marks is None:
+            self._marks = landmarks_of(tables)
+        requests, uses = self._marks
+        try:
+            bodies = self.transact(requests)
+        except KernelRefused as error:
+            if error.errno != ENOENT:
+                raise
+            return False
+        return [parse_use(body) for body in bodies] == uses
+
     def is_whole(self, tables: Iterable[Table]) -> bool:
-        """Tell whether every chain of the tables is there with as many rules as it should have. Raises KernelRefused."""
+        """Tell whether the tables were made as they should be, and every chain has all its rules. Raises KernelRefused."""
         return all(self._holds_rules(table) for table in tables)
 
     def _holds_rules(self, table: Table) -> bool:
+        made = self._table(table)
+        if made is None or parse_fingerprint(made) != fingerprint(table):
+            return False
         wanted = {(table.family, table.name, chain.name): len(chain.rules) for chain in table.chains}
         try:
             listed = self.dump(list_rules(table), f"list table {table.family} {table.name}")
@@ -170,26 +241,56 @@ class NftSocket(NetlinkSocket):
             return False
         return count_rules(listed) == wanted
 
-    def _batch(self, requests: Sequence[Request]) -> None:
-        """Do all requests or none. Raises KernelRefused for the first that was refused."""
+    def _batch(self, make: Callable[[int], Sequence[Request]]) -> None:
+        """Do all requests or none. Raises KernelRefused for the first that was refused.
+
+        ``make`` is told the flags that tables which it makes must have.
+        """
+        for last, pause in enumerate(PAUSES, 1 - len(PAUSES)):
+            if pause:
+                sleep(pause)
+            owner = self._owner
+            if owner is not None:
+                if self._do(make(owner.flags), owner.carry):
+                    return
+                self._far = None
+            try:
+                self._do(make(self._flags), self.exchange)
+            except TablesOwned:
+                if not self._owner_path or not last:
+                    raise
+                self._far = self._find_owner()
+            else:
+                return
+
+    def _do(self, requests: Sequence[Request], carry: Callable[[bytes], Iterable[bytes] | None]) -> bool:
+        """Send a batch on one of its ways; False if that leads nowhere. Raises KernelRefused."""
         if not requests:
-            return
+            return True
         first = self._sequence + 1
         self._sequence += len(requests) + 2
-        self._send(pack_batch(requests, first))
-        refused: KernelRefused | None = None
-        done = False
-        for sequence, errno, extack in self._answers():
-            place = sequence - first
-            if errno and refused is None and 0 <= place <= len(requests) + 1:
-                refused = _refusal(requests, place - 1, errno, extack)
-            done = not errno and place == len(requests)
-            if done:  # the last thing that the kernel says
-                break
-        if refused is not None:
-            raise refused
-        if not done:
-            raise KernelRefused(str(requests[-1][1]), EBADMSG, "the kernel did not understand the batch")
+        said = carry(pack_batch(requests, first))
+        if said is not None:
+            _judge(requests, first, _parse_answers(said))
+        return said is not None
+
+    def _find_owner(self) -> Way | None:
+        """The way to the owner, if one listens. To be refused by the kernel first takes much longer: it waits for RCU."""
+        from vethwork.kernel.ownership import Way  # few processes have an owner to ask
+
+        way = Way(self._owner_path)
+        return way if way.is_open() else None
+
+    @property
+    def _owner(self) -> Owner | Way | None:
+        """Who owns the tables, as far as is known."""
+        near = OWNERS.get(self._owner_path)
+        return near if near is not None and near.owns else self._far
+
+    def exchange(self, packet: bytes) -> Iterator[bytes]:
+        """Send a batch as it stands, and give the datagrams that the kernel answers. Raises KernelRefused."""
+        self._send(packet)
+        yield from self._answers()
 
     def _send(self, packet: bytes) -> None:
         try:
@@ -202,22 +303,44 @@ class NftSocket(NetlinkSocket):
                 f"send a batch of {len(packet)} bytes to nf_tables", error.errno or 0
             ) from error
 
-    def _answers(self) -> Iterator[tuple[int, int, str]]:
-        """What is queued on the socket: sequence number, errno (0 acknowledges), explanation."""
+    def _answers(self) -> Iterator[bytes]:
+        """What is queued on the socket."""
         while True:
             try:
-                packet = self._receive(MSG_DONTWAIT)
+                yield self._receive(MSG_DONTWAIT)
             except OSError as error:
                 if error.errno == EAGAIN:
                     return
                 if error.errno != ENOBUFS:  # told once, before what is queued can be read
                     raise
-                continue
-            for kind, flags, sequence, body in split(packet):
-                if kind == NLMSG_ERROR:
-                    yield sequence, *parse_error(body, flags)
 
 
+def _parse_answers(packets: Iterable[bytes]) -> Iterator[tuple[int, int, str]]:
+    """What the kernel answered a batch: sequence number, errno (0 acknowledges), explanation."""
+    for packet in packets:
+        for kind, flags, sequence, body in split(packet):
+            if kind == NLMSG_ERROR:
+                yield sequence, *parse_error(body, flags)
+
+
+def _judge(requests: Sequence[Request], first: int, answers: Iterable[tuple[int, int, str]]) -> None:
+    """What became of a batch. Raises KernelRefused for the first request that was refused."""
+    refused: KernelRefused | None = None
+    done = False
+    for sequence, errno, extack in answers:
+        place = sequence - first
+        if errno and refused is None and 0 <= place <= len(requests) + 1:
+            refused = _refusal(requests, place - 1, errno, extack)
+        done = not errno and place == len(requests)
+        if done:  # the last thing that the kernel says
+            break
+    if refused is not None:
+        raise refused
+    if not done:
+        raise KernelRefused(str(requests[-1][1]), EBADMSG, "the kernel did not understand the batch")
+
+
+OWNED_HINT = "the table is owned by a process that does not answer: which 'vethwork serve' is it?"
 _BATCH_HINTS = {
     EOPNOTSUPP: "the kernel needs CONFIG_NF_TABLES",
     EPERM: "it takes CAP_NET_ADMIN in this network namespace",
@@ -230,6 +353,8 @@ def _refusal(requests: Sequence[Request], place: int, errno: int, extack: str) -
         whole = f"change nf_tables ({len(requests)} requests, the last: {requests[-1][1]})"
         return KernelRefused(whole, errno, extack, hint=_BATCH_HINTS.get(errno, ""))
     message, doing = requests[place]
+    if errno == EPERM:  # without the right to change anything, the batch as a whole is refused
+        return TablesOwned(str(doing), errno, extack, hint=OWNED_HINT)
     options = kernel_options(message) if errno in (ENOENT, EOPNOTSUPP) else ()
     hint = f"the kernel may lack {' or '.join(options)}" if options else ""
     return KernelRefused(str(doing), errno, extack, hint=hint)

@@ -11,6 +11,9 @@ Sets and elements are ``wire.nftsets``'s, the insides of rules ``wire.nftexpr``'
 
 from __future__ import annotations
 
+from zlib import crc32
+
+from vethwork.model.ruleset import TABLE
 from vethwork.wire.netlink import (
     HEADER,
     NLM_F_ACK,
@@ -44,11 +47,26 @@ if TYPE_CHECKING:
     from vethwork.wire.nftsets import Request
 
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
-NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, NEWRULE, GETRULE = 0, 1, 2, 3, 6, 7  # enum nf_tables_msg_types
-NFTA_TABLE_NAME, NFTA_TABLE_USERDATA = 1, 6
-NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY, NFTA_CHAIN_TYPE = 1, 3, 4, 5, 7
+NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, NEWRULE, GETRULE = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    6,
+    7,
+)  # enum nf_tables_msg_types
+REMOVALS = (2, 5, 8, 11, 14)
+"""DELTABLE, DELCHAIN, DELRULE, DELSET and DELSETELEM; the first attribute of each is the table's name."""
+NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFTA_TABLE_USERDATA = 1, 2, 6
+OWNED = 0x2 | 0x4
+"""NFT_TABLE_F_OWNER, nobody but the socket that made the table may change it; and NFT_TABLE_F_PERSIST, it outlives that."""
+NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 1, 3, 4, 5
+NFTA_CHAIN_USE, NFTA_CHAIN_TYPE = 6, 7
 NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY = 1, 2
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
+COMMENT, FINGERPRINT = 0, 0x76
+"""What is kept beside a table: what nft keeps (NFTNL_UDATA_TABLE_COMMENT), and what is ours, which nft passes over."""
 NF_ACCEPT = 1
 # enum nf_inet_hooks; those of the bridge family (NF_BR_*) have the same numbers
 HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
@@ -71,14 +89,14 @@ def pack_batch(requests: Sequence[Request], first: int) -> bytes:
     return b"".join(parts)
 
 
-def replace_tables(tables: Iterable[Table], elements: Iterable[Element]) -> list[Request]:
+def replace_tables(tables: Iterable[Table], elements: Iterable[Element], flags: int = 0) -> list[Request]:
     """Make the tables what is said, with these elements in their sets and no others, whatever they were before."""
     tables = tuple(tables)
     requests: list[Request] = []
     identities = iter(range(1, 1 << 32))
     for table in tables:
         requests += remove_tables((table,))
-        requests.append(_new_table(table))
+        requests.append(_new_table(table, flags))
         requests += [new_set(table, each, next(identities)) for each in table.sets]
         requests += [_new_chain(table, each) for each in table.chains]
         for chain in table.chains:
@@ -95,10 +113,25 @@ def remove_tables(tables: Iterable[Table]) -> list[Request]:
     return requests
 
 
-def _new_table(table: Table) -> Request:
+def adopt_tables(tables: Iterable[Table], flags: int) -> list[Request]:
+    """Own the tables, if they are there, and were owned by somebody who is gone."""
+    requests: list[Request] = []
+    for table in tables:
+        inner = string(NFTA_TABLE_NAME, table.name), be32(NFTA_TABLE_FLAGS, flags)
+        requests.append(
+            (message(NEWTABLE, 0, table.family, *inner), f"adopt table {table.family} {table.name}")
+        )
+    return requests
+
+
+def _new_table(table: Table, flags: int = 0) -> Request:
     inner = [string(NFTA_TABLE_NAME, table.name)]
-    if table.comment:  # as nft itself keeps it: NFTNL_UDATA_TABLE_COMMENT is 0
-        inner.append(attribute(NFTA_TABLE_USERDATA, user_data(0, table.comment.encode() + b"\0")))
+    if flags:
+        inner.append(be32(NFTA_TABLE_FLAGS, flags))
+    kept = user_data(FINGERPRINT, fingerprint(table))
+    if table.comment:
+        kept = user_data(COMMENT, table.comment.encode() + b"\0") + kept
+    inner.append(attribute(NFTA_TABLE_USERDATA, kept))
     return message(NEWTABLE, NLM_F_CREATE, table.family, *inner), f"add table {table.family} {table.name}"
 
 
@@ -107,11 +140,41 @@ def get_table(table: Table) -> Message:
     return message(GETTABLE, 0, table.family, string(NFTA_TABLE_NAME, table.name))
 
 
+def parse_flags(body: bytes) -> int:
+    """The flags of a table, those of :data:`OWNED` among them."""
+    return int.from_bytes(attributes(body, 4).get(NFTA_TABLE_FLAGS, b""), "big")
+
+
 def parse_comment(body: bytes) -> str:
     """A table's comment, as :func:`replace_tables` wrote it; empty if it has none."""
+    return _kept(body, COMMENT).rstrip(b"\0").decode(errors="replace")
+
+
+def parse_fingerprint(body: bytes) -> bytes:
+    """Of which chains and sets a table was made, in the words of :func:`fingerprint`; empty if it is not said."""
+    return _kept(body, FINGERPRINT)
+
+
+def fingerprint(table: Table) -> bytes:
+    """Four bytes that are others for other chains, rules or sets: those of another release, for one."""
+    return crc32(str(table.replace(comment="")).encode()).to_bytes(4, "big")
+
+
+def _kept(body: bytes, kind: int) -> bytes:
+    """What is kept beside a table under a number."""
     kept = attributes(body, 4).get(NFTA_TABLE_USERDATA, b"")
-    length = int.from_bytes(kept[1:2], "big")
-    return kept[2 : 2 + length].rstrip(b"\0").decode(errors="replace") if kept[:1] == b"\0" else ""
+    while len(kept) >= 2:
+        if kept[0] == kind:
+            return kept[2 : 2 + kept[1]]
+        kept = kept[2 + kept[1] :]
+    return b""
+
+
+def is_removal(kind: int, body: bytes) -> bool:
+    """Whether a change that the kernel tells of takes something away from a table of our name. Raises ValueError."""
+    if kind >> 8 != SUBSYSTEM or kind & 0xFF not in REMOVALS:
+        return False
+    return attributes(body, 4).get(NFTA_TABLE_NAME) == TABLE.encode() + b"\0"
 
 
 def _new_chain(table: Table, chain: Chain) -> Request:
@@ -166,6 +229,27 @@ def count_rules(bodies: Iterable[bytes]) -> dict[tuple[str, str, str], int]:
         where = (families.get(body[0], "") if body else "", names[0], names[1])
         counts[where] = counts.get(where, 0) + 1
     return counts
+
+
+def landmarks_of(tables: Iterable[Table]) -> tuple[list[tuple[Message, str]], list[int]]:
+    """Ask for the chains by which tables without their rules are known, and the use of each that is as it should be.
+
+    It is the last one with a hook: no rule leads to that, so its use is the number of its rules.
+    """
+    requests: list[tuple[Message, str]] = []
+    uses: list[int] = []
+    for table in tables:
+        chain = [each for each in table.chains if each.hook is not None][-1]
+        names = string(NFTA_CHAIN_TABLE, table.name), string(NFTA_CHAIN_NAME, chain.name)
+        words = f"look at chain {table.family} {table.name} {chain.name}"
+        requests.append((message(GETCHAIN, 0, table.family, *names), words))
+        uses.append(len(chain.rules))
+    return requests, uses
+
+
+def parse_use(body: bytes) -> int:
+    """How many rules a chain has, and how many lead to it, taken together. Raises ValueError."""
+    return int.from_bytes(attributes(body, 4).get(NFTA_CHAIN_USE, b""), "big")
 
 
 # What a kernel may be built without. Without the family or the kind of chain it answers EOPNOTSUPP or ENOENT, without
