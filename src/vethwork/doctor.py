@@ -11,9 +11,11 @@ from vethwork.execution import mark_of, stuck
 from vethwork.handover import is_awaited
 from vethwork.kernel import sysctl
 from vethwork.kernel.observe import see_host
+from vethwork.kernel.ownership import Way
 from vethwork.model.record import Record
 from vethwork.plan.ruleset import TABLE, TABLES
-from vethwork.upkeep import ruleset_differs, stray_links
+from vethwork.repair import ruleset_differs
+from vethwork.upkeep import stray_links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,8 +125,17 @@ def _ruleset(engine: Engine, _: HostSeen) -> Iterator[Finding]:
         yield Finding(
             OK,
             "ruleset",
-            "is what the records say; it comes back with the next command if somebody flushes it",
+            f"is what the records say; {_protection(engine)}",
         )
+
+
+def _protection(engine: Engine) -> str:
+    """What keeps others from changing the ruleset, or brings it back."""
+    if engine.kernel.nft.is_owned(TABLES):
+        return "the running service owns it: nobody else can change or flush it"
+    if Way(engine.owner_path).is_open():
+        return "the running service puts it back if somebody changes it (this kernel, older than 6.9, knows no owner)"
+    return "it comes back with the next command if somebody flushes it"
 
 
 def _networks(engine: Engine, seen: HostSeen) -> Iterator[Finding]:

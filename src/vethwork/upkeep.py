@@ -9,20 +9,24 @@ from __future__ import annotations
 import os
 
 from vethwork.errors import Incomplete, VethworkError
-from vethwork.execution import recorded_elements, stuck
+from vethwork.execution import stuck
 from vethwork.interfaces import remove_interface
 from vethwork.model.plan import Plan
 from vethwork.model.steps import LINK_GROUP, DeleteLink, UnpinNetns
-from vethwork.plan.attach import plan_reattach
-from vethwork.plan.networks import rejoin_step
 from vethwork.plan.ruleset import TABLES
+from vethwork.repair import mend_endpoint, mend_network, mend_ruleset, ruleset_differs
 from vethwork.runtime import delete_files, discard, stray_files, sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from vethwork.engine import Engine
     from vethwork.execution import Execution
+    from vethwork.kernel.ownership import Owner
     from vethwork.model.container import Endpoint
+    from vethwork.model.network import Network
     from vethwork.model.steps import Step
 
 
@@ -87,43 +91,41 @@ def restore(engine: Engine) -> tuple[str, ...]:
     report: list[str] = []
     with engine.execution().begin(exclusive=True) as execution:
         execution.check_owner()
-        if ruleset_differs(engine):
-            report.append("ruleset: was not what the records say")
-            step = execution.ruleset_step()
-            execution.carry_out(lambda: Plan("restore network", "rules", (step,), forward=True))
+        report += mend_ruleset(engine, execution)
         for network in engine.networks():
-            seen = engine.see_host()
-            execution.carry_out(engine.restoration(network, seen))
-            if network.driver == "bridge" and network.device not in seen.links:
-                report.append(f"network {network.name}: bridge {network.device} was gone")
+            report += _tell(f"network {network.name}", mend_network, engine, execution, network)
         for endpoint in engine.store.endpoints():
-            report += _restore_endpoint(engine, execution, endpoint)
+            what = f"container {endpoint.container}: {endpoint.ifname} on {endpoint.network}"
+            report += _tell(what, mend_endpoint, engine, execution, endpoint)
     return tuple(report)
 
 
-def _restore_endpoint(engine: Engine, execution: Execution, endpoint: Endpoint) -> tuple[str, ...]:
-    """Bring one link back. A container whose namespace is gone is gc's business."""
-    seen = engine.inspect(endpoint.container)
-    network = engine.network(endpoint.network)
-    if network.driver != "bridge":
-        return ()  # the other end of a cable, or of a macvlan, is not on the host
-    door = engine.kernel.door("")
-    bridge, link = door.link(network.device), door.link(endpoint.host_ifname)
-    steps: tuple[Step, ...] = ()
-    if link is None and not seen.container.handed and engine.lives(seen.container):
-        steps = plan_reattach(seen, endpoint, network)
-    elif link is not None and bridge is not None and link.master != bridge.index:
-        steps = (rejoin_step(endpoint, network),)
-    if not steps:
-        return ()
-    what = f"container {endpoint.container}: {endpoint.ifname} on {endpoint.network} was cut off"
+def _tell(
+    what: str,
+    mend: Callable[[Engine, Execution, Any], tuple[str, ...]],
+    engine: Engine,
+    execution: Execution,
+    subject: Network | Endpoint,
+) -> tuple[str, ...]:
+    """What was mended, or why it could not be."""
     try:
-        execution.carry_out(lambda: Plan("restore network", network.name, steps))
+        return mend(engine, execution, subject)
     except VethworkError as error:
-        return (
-            f"{what}, and could not be restored (does 'vethwork gc' find something in its way?): {error}",
-        )
-    return (what,)
+        return (f"{what}: could not be restored (does 'vethwork gc' find something in its way?): {error}",)
+
+
+def own_ruleset(engine: Engine, owner: Owner) -> None:
+    """Make the ruleset nobody's but this process's to change, and what the records say. What is as it should be stays.
+
+    Where the kernel knows no owners, it is only made what the records say. Raises ConflictError if another process, or
+    another engine, has the tables, and KernelRefused.
+    """
+    nft = engine.kernel.nft
+    with engine.execution().begin(exclusive=True) as execution:
+        execution.check_owner()
+        owner.take(TABLES, lambda: engine.kernel.apply((execution.ruleset_step(),)))
+        if not nft.is_whole(TABLES) or ruleset_differs(engine):
+            engine.kernel.apply((execution.ruleset_step(),))
 
 
 def _strays(engine: Engine) -> tuple[Step, ...]:
@@ -146,18 +148,3 @@ def _stray_pins(engine: Engine) -> tuple[Step, ...]:
     known = {container.netns for container in engine.containers()}
     paths = [f"{directory}/{name}" for name in sorted(os.listdir(directory))]
     return tuple([UnpinNetns(path) for path in paths if path not in known])
-
-
-def ruleset_differs(engine: Engine) -> bool:
-    """Compare every set of ours with what the records say it holds."""
-    nft = engine.kernel.nft
-    if not nft.is_whole(TABLES):
-        return bool(engine.networks())
-    wanted = set(recorded_elements(engine.store))
-    try:
-        have = {
-            element for table in TABLES for each in table.sets for element in nft.elements(table, each.name)
-        }
-    except VethworkError:
-        return True
-    return wanted != have

@@ -20,6 +20,7 @@ ENGINE = {
     "handover",
     "pools",
     "reaper",
+    "guard",
 }
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -37,10 +38,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pools": CORE | {"plan", "kernel", "networks", "engine"},
     "reaper": CORE | {"store", "engine"},
     "runtime": CORE | {"plan", "kernel", "engine"},
-    "upkeep": CORE | {"plan", "kernel", "execution", "engine", "interfaces", "runtime"},
+    "upkeep": CORE | {"plan", "kernel", "execution", "engine", "interfaces", "repair", "runtime"},
     "check": CORE | {"plan", "kernel", "wire", "engine", "handover"},
-    "doctor": CORE | {"plan", "kernel", "wire", "execution", "engine", "handover", "upkeep"},
+    "doctor": CORE | {"plan", "kernel", "wire", "execution", "engine", "handover", "repair", "upkeep"},
     "sandbox": CORE | {"plan", "kernel", "networks", "engine", "runtime"},
+    "repair": CORE | {"plan", "kernel", "execution", "networks", "engine"},
+    "guard": CORE | {"plan", "kernel", "engine", "repair", "runtime", "upkeep"},
     "service": CORE
     | ENGINE
     | {"face", "frontends/cni", "frontends/docker", "frontends/netavark", "frontends/oci"},

@@ -224,6 +224,11 @@ class FakeKernel:
         """Up."""
         self._link(step.netns, step.ifname, step).up = True
 
+    def set_link(self, step: do.SetLink) -> None:
+        """The mark comes with it."""
+        link = self._link(HOST, step.ifname, step)
+        link.mac, link.mtu, link.ours = step.mac, step.mtu, True
+
     def join_bridge(self, step: do.JoinBridge) -> None:
         """One that is gone is left alone."""
         bridge = self._link(HOST, step.bridge, step)
@@ -372,6 +377,7 @@ DOERS: dict[type[do.Step], Callable[[FakeKernel, Any], None]] = {
     DivertIngress: FakeKernel.divert,
     ShapeLink: FakeKernel.shape,
     do.SetLinkUp: FakeKernel.set_up,
+    do.SetLink: FakeKernel.set_link,
     do.JoinBridge: FakeKernel.join_bridge,
     do.HairpinPort: FakeKernel.hairpin,
     do.AddAddress: FakeKernel.add_address,

@@ -31,6 +31,7 @@ from vethwork.model.steps import (
     LoadRuleset,
     MoveLink,
     PinNetns,
+    SetLink,
     SetLinkUp,
     SetSysctl,
     Step,
@@ -69,6 +70,7 @@ EXAMPLES: list[Step] = [
     MoveLink(PIN, "eth0", MAC, HOST, "vwp0123456789a", OTHER_MAC),
     DeleteLink(HOST, "vethwork0"),
     DeleteLink(PIN, "eth0"),
+    SetLink("vethwork0", MAC, 1500),
     SetLinkUp(HOST, "vethwork0"),
     SetLinkUp(PIN, "lo"),
     AddAddress(HOST, "vethwork0", Interface(V4, 22)),
@@ -146,7 +148,7 @@ OPPOSITES: list[tuple[Step, tuple[Step, ...]]] = [
 # These go with their link or namespace, only close, or do what is right whatever comes of the plan.
 WITHOUT = {
     ShapeLink, DivertIngress,
-    UnpinNetns, DeleteLink, DeleteRoute, SetLinkUp, AddAddress, JoinBridge, HairpinPort, LoadRuleset, ForgetFlows,
+    SetLink, UnpinNetns, DeleteLink, DeleteRoute, SetLinkUp, AddAddress, JoinBridge, HairpinPort, LoadRuleset, ForgetFlows,
 }  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from vethwork.wire.netlink import (
     u32,
 )
 from vethwork.wire.rtnetlink import (
+    _HEADS,
     AF_BRIDGE,
     AF_INET,
     AF_INET6,
@@ -50,6 +51,7 @@ from vethwork.wire.rtnetlink import (
     RTA_DST,
     RTA_OIF,
     RTA_PRIORITY,
+    RTM_DELADDR,
     RTM_DELLINK,
     RTM_DELROUTE,
     RTM_NEWADDR,
@@ -74,6 +76,7 @@ from vethwork.wire.rtnetlink import (
     new_route,
     new_veth,
     parse_address,
+    parse_change,
     parse_held,
     parse_link,
     parse_route,
@@ -311,3 +314,21 @@ def test_names_are_text_whatever_the_kernel_says(name: bytes) -> None:
         bytes(16) + attribute(IFLA_IFNAME, name) + attribute(IFLA_LINKINFO, kind) + u32(IFLA_MASTER, 3)
     )
     assert (link.ifname, link.kind, link.master) == (*[name.rstrip(b"\0").decode(errors="replace")] * 2, 3)
+
+
+def test_which_link_a_change_has_to_do_with() -> None:
+    link = new_bridge("br0", Mac(2), 1500).body
+    late = bytes(16) + u32(IFLA_MASTER, 3) + attribute(IFLA_IFNAME, b"br0\0")
+    for kind in (RTM_NEWLINK, RTM_DELLINK):
+        assert parse_change(kind, 0, link) == ("br0", 0)
+        assert parse_change(kind, 0, late) == ("br0", 0)
+    address = new_address(7, Interface(Address.parse("10.0.0.1"), 24)).body
+    assert parse_change(RTM_DELADDR, 0, address) == ("", 7)
+    assert parse_change(RTM_NEWADDR, 0, address) is None
+    route = new_route(7, Prefix.parse("10.0.0.0/24"), None, 0).body
+    assert parse_change(RTM_DELROUTE, 0, route) == ("", 7)
+    assert parse_change(RTM_NEWROUTE, 0, route) is None
+    assert parse_change(RTM_NEWROUTE, NLM_F_REPLACE, route) == ("", 0)
+    for kind, size in _HEADS.items():
+        with pytest.raises(ValueError, match="is cut short"):
+            parse_change(kind, 0, bytes(size - 1))

@@ -26,6 +26,7 @@ from vethwork.model.steps import (
     HairpinPort,
     JoinBridge,
     MoveLink,
+    SetLink,
     SetLinkUp,
 )
 from vethwork.wire import rtnetlink
@@ -128,19 +129,22 @@ class RouteDoor:
         self.flush()
         return dict(map(parse_carried, self._socket.dump(rtnetlink.get_link(), "list links")))
 
-    def addresses(self) -> tuple[tuple[int, Interface], ...]:
-        """Every address of the namespace, with the index of its link."""
-        self.flush()
-        bodies = self._socket.dump(rtnetlink.get_addresses(), "list addresses")
-        return tuple([rtnetlink.parse_address(body) for body in bodies])
+    def addresses(self, link: int = 0) -> tuple[tuple[int, Interface], ...]:
+        """Every address of the namespace, with the index of its link; or those of the link of that index."""
+        bodies = self._dump(rtnetlink.get_addresses(link), "list addresses")
+        parsed = [rtnetlink.parse_address(body) for body in bodies]
+        return tuple([(index, interface) for index, interface in parsed if link in (0, index)])
 
-    def routes(self) -> tuple[rtnetlink.Route, ...]:
-        """Every unicast route of the namespace."""
+    def _dump(self, message: Message, doing: str) -> list[bytes]:
         self.flush()
-        parsed = [
-            rtnetlink.parse_route(body) for body in self._socket.dump(rtnetlink.get_routes(), "list routes")
-        ]
-        return tuple([route for route in parsed if route])
+        self._socket.be_strict()
+        return self._socket.dump(message, doing)
+
+    def routes(self, link: int = 0) -> tuple[rtnetlink.Route, ...]:
+        """Every unicast route of the namespace; or those by the link of that index."""
+        bodies = self._dump(rtnetlink.get_routes(link), "list routes")
+        parsed = [rtnetlink.parse_route(body) for body in bodies]
+        return tuple([route for route in parsed if route and link in (0, route.oif)])
 
     def create_bridge(self, step: CreateBridge) -> None:
         """Do it at once. Its very own bridge, known by its mark and its address, may be there: who made it has died."""
@@ -217,6 +221,13 @@ class RouteDoor:
     def set_up(self, step: SetLinkUp) -> None:
         """Queue it."""
         self.queue(rtnetlink.link_up(self.index(step.ifname)), f"bring up {step.ifname}")
+
+    def set_link(self, step: SetLink) -> None:
+        """Queue it."""
+        self.queue(
+            rtnetlink.set_link(self.index(step.ifname), step.mac, step.mtu),
+            f"give {step.ifname} its address and MTU",
+        )
 
     def join_bridge(self, step: JoinBridge) -> None:
         """Queue it. A link that is gone is fine: it went with its namespace."""

@@ -11,15 +11,21 @@ import os
 from vethwork.errors import RequestError
 from vethwork.kernel import sysctl
 from vethwork.model.address import BITS, Address, Prefix
-from vethwork.model.snapshot import HostSeen
+from vethwork.model.snapshot import HostSeen, LinkSeen
 from vethwork.model.steps import LINK_GROUP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
     from vethwork.kernel.apply import Kernel
+    from vethwork.kernel.links import RouteDoor
     from vethwork.wire.rtnetlink import Link, Route
 
 DEFAULT_MTU = 1500
+MANY = 20
+"""To ask for so many links one by one costs about as much as to ask for a thousand at once."""
+FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
 RESOLV_CONF = "/etc/resolv.conf"
 
 
@@ -29,7 +35,6 @@ def see_host(kernel: Kernel) -> HostSeen:
     links, routes = door.links(), door.routes()
     held = [interface.prefix for _, interface in door.addresses()]
     ways = [route.prefix for route in routes]
-    ipv6 = os.path.isdir(sysctl.ROOT + "ipv6")
     mtu, way_out = _way_out(links, routes)
     return HostSeen(
         taken=tuple([prefix for prefix in (*held, *ways, *_resolvers()) if _is_place(prefix)]),
@@ -40,14 +45,49 @@ def see_host(kernel: Kernel) -> HostSeen:
         bridges=tuple([link.ifname for link in links if link.kind == "bridge"]),
         forwarding=forwarded(),
         ra_links=tuple([link.ifname for link in links if _hears_routers(link)]),
-        ipv6=ipv6,
+        ipv6=has_ipv6(),
     )
 
 
 def forwarded() -> tuple[int, ...]:
     """The IP versions that the host forwards."""
-    switches = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
-    return tuple([version for version, path in switches.items() if sysctl.read(path) == "1"])
+    return tuple([version for version, path in FORWARDING.items() if sysctl.read(path) == "1"])
+
+
+def has_ipv6() -> bool:
+    """Whether the kernel has IPv6 at all."""
+    return os.path.isdir(sysctl.ROOT + "ipv6")
+
+
+def see_links(kernel: Kernel, ifnames: Collection[str], *, whole: bool = False) -> dict[str, LinkSeen]:
+    """Those of the links that the host has; ``whole``: with their addresses and routes."""
+    door = kernel.door("")
+    if len(ifnames) > MANY:
+        found = [link for link in door.links() if link.ifname in ifnames]
+    else:
+        found = [link for link in map(door.link, ifnames) if link is not None]
+    return {link.ifname: _see(door, link, whole=whole) for link in found}
+
+
+def _see(door: RouteDoor, link: Link, *, whole: bool) -> LinkSeen:
+    addresses = door.addresses(link.index) if whole else ()
+    routes = door.routes(link.index) if whole else ()
+    return LinkSeen(
+        index=link.index,
+        ours=link.group == LINK_GROUP,
+        up=link.up,
+        mac=link.mac,
+        mtu=link.mtu,
+        master=link.master,
+        hairpin=link.hairpin,
+        addresses=tuple([interface for _, interface in addresses]),
+        routes=tuple([route.prefix for route in routes]),
+    )
+
+
+def see_sysctls(paths: Iterable[str]) -> dict[str, str | None]:
+    """The values of the host's sysctls; None where the kernel has no such one."""
+    return {path: sysctl.read(path) for path in paths}
 
 
 def _hears_routers(link: Link) -> bool:

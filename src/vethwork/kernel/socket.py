@@ -59,6 +59,13 @@ class NetlinkSocket:
         """One datagram. Into a buffer that stays: the kernel would have to map and clear a new one of this size each time."""
         return bytes(self._buffer[: self._socket.recv_into(self._buffer, 0, flags)])
 
+    def be_strict(self) -> None:
+        """Let the kernel heed what a dump asks for (Linux 4.20); an older one lists everything all the same."""
+        try:
+            self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        except OSError:
+            return
+
     def transact(self, requests: Sequence[tuple[Message, str]]) -> list[bytes]:
         """Send requests in one datagram, each with what it does in words; wait for every answer.
 

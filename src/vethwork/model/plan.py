@@ -47,3 +47,10 @@ class Plan(Record):
     def commands(self) -> tuple[str, ...]:
         """The whole plan as shell commands."""
         return tuple([command for step in self.steps for command in step.describe()])
+
+
+class Fault(Record):
+    """What is not as it is on record, in ``words``, and the steps that put it back, beside what is always done with them."""
+
+    words: str
+    steps: tuple[Step, ...] = ()

@@ -6,7 +6,7 @@ only in the snapshot of the verb that needs it.
 
 from __future__ import annotations
 
-from vethwork.model.address import Address, Mac, Prefix
+from vethwork.model.address import Address, Interface, Mac, Prefix
 from vethwork.model.container import Container, Endpoint, Publication
 from vethwork.model.network import Network
 from vethwork.model.record import Record
@@ -32,6 +32,23 @@ class HostSeen(Record):
     mtus: tuple[int, ...] = ()
     bridges: tuple[str, ...] = ()
     guarded: tuple[int, ...] = ()
+
+
+class LinkSeen(Record):
+    """A link of the host. ``master`` is the index of its bridge, or 0; ``ours``: it bears our mark.
+
+    ``addresses`` and ``routes`` (the prefixes that are reached by it) are those of a bridge, and empty otherwise.
+    """
+
+    index: int
+    ours: bool
+    up: bool
+    mac: Mac
+    mtu: int
+    master: int
+    hairpin: bool
+    addresses: tuple[Interface, ...] = ()
+    routes: tuple[Prefix, ...] = ()
 
 
 class NetworkSeen(Record):

@@ -190,6 +190,17 @@ class SetLinkUp(Step):
         return (ip_in(self.netns, f"link set {self.ifname} up"),)
 
 
+class SetLink(Step):
+    """Give a link of the host its MAC address and its MTU back."""
+
+    ifname: str
+    mac: Mac
+    mtu: int
+
+    def describe(self) -> tuple[str, ...]:
+        return (f"ip link set {self.ifname} address {self.mac} mtu {self.mtu} group {LINK_GROUP}",)
+
+
 class AddAddress(Step):
     """Give a link an address. IPv6 skips duplicate address detection: who has which address is on record."""
 

@@ -18,7 +18,16 @@ from vethwork.model.snapshot import AttachSeen, ContainerSeen, NetworkSeen
 from vethwork.model.steps import ChangeElements
 from vethwork.plan.addresses import check_static
 from vethwork.plan.elements import endpoint_elements
-from vethwork.plan.links import bridge_mac, bridge_steps, check_ends, check_way, link_steps, routes_of
+from vethwork.plan.links import (
+    bridge_mac,
+    bridge_steps,
+    check_ends,
+    check_way,
+    link_steps,
+    loose_steps,
+    routes_of,
+    unlink_steps,
+)
 from vethwork.plan.modes import check_mode, container_of, enclose
 from vethwork.plan.ports import forget_stale, open_steps, port_elements, publications_of
 
@@ -115,10 +124,18 @@ def plan_publish(publishes: tuple[Publish, ...], seen: ContainerSeen, ports: tup
 
 
 def plan_reattach(seen: ContainerSeen, endpoint: Endpoint, network: Network) -> tuple[Step, ...]:
-    """The steps that bring an endpoint's link back as it was, with the routes that went with it."""
+    """The steps that bring an endpoint's link back as it was, with the routes that went with it.
+
+    What is left of it goes first.
+    """
     netns = seen.container.netns
     lost = [step for step in routes_of(netns, seen.endpoints) if step.ifname == endpoint.ifname]
-    return (*bridge_steps(seen.container, endpoint, network), *lost)
+    left, links = (
+        unlink_steps(netns, endpoint, network, None),
+        bridge_steps(seen.container, endpoint, network),
+    )
+    first = min([each.id for each in seen.endpoints])
+    return (*left, *links, *(loose_steps(netns, endpoint) if endpoint.id != first else ()), *lost)
 
 
 def _check_alone(doing: str, lodger: str) -> None:

@@ -49,9 +49,14 @@ def link_steps(
         steps = (lay, *_interface_steps(netns, endpoint))
     else:
         steps = bridge_steps(container, endpoint, network)
-    if have:  # what comes in by one network may go out by another: a strict check (1) would drop it
-        steps += (SetSysctl(netns, f"ipv4/conf/{endpoint.ifname}/rp_filter", "2"),)
+    if have:
+        steps += loose_steps(netns, endpoint)
     return (*steps, *route_steps(netns, endpoint, have))
+
+
+def loose_steps(netns: str, endpoint: Endpoint) -> tuple[Step, ...]:
+    """What comes in by one network may go out by another: a strict check (1) would drop it."""
+    return (SetSysctl(netns, f"ipv4/conf/{endpoint.ifname}/rp_filter", "2"),)
 
 
 def bridge_steps(container: Container, endpoint: Endpoint, network: Network) -> tuple[Step, ...]:

@@ -76,7 +76,7 @@ def plan_create_network(
         raise RequestError(
             f"create network {network.name}: IPv6 needs an MTU of 1280 bytes at least (RFC 8200), not {network.mtu}"
         )
-    forwarding = turn_on(network, seen)
+    forwarding = turn_on(network, seen.forwarding)
     steps = _host_steps(network, seen, forwarding, others, make=True)
     adds: tuple[Row, ...] = (network, *_fresh(forwarding, seen))
     return Plan("create network", network.name, steps, adds=adds)
@@ -130,7 +130,7 @@ def plan_restore_network(
     endpoints: tuple[Endpoint, ...] = (),
 ) -> Plan:
     """Bring the host's side of a network back, as far as it is missing; a new bridge gets its ports back too."""
-    forwarding = turn_on(network, seen)
+    forwarding = turn_on(network, seen.forwarding)
     make = network.device not in seen.links
     steps = _host_steps(network, seen, forwarding, others, make=make)
     if make:
@@ -191,11 +191,11 @@ def differences_of(network: Network, request: NetworkRequest) -> tuple[str, ...]
     return tuple(found)
 
 
-def turn_on(network: Network, seen: HostSeen) -> tuple[Forwarding, ...]:
-    """The IP versions that the host must start to forward for this network."""
+def turn_on(network: Network, forwarded: tuple[int, ...]) -> tuple[Forwarding, ...]:
+    """The IP versions that the host must start to forward for this network; it forwards some already."""
     if not network.routed:
         return ()
-    return tuple([Forwarding(version) for version in network.versions if version not in seen.forwarding])
+    return tuple([Forwarding(version) for version in network.versions if version not in forwarded])
 
 
 def _fresh(forwarding: tuple[Forwarding, ...], seen: HostSeen) -> tuple[Forwarding, ...]:
@@ -218,7 +218,7 @@ def _host_steps(
     steps: list[Step] = []
     if make:
         steps.append(CreateBridge(network.device, bridge_mac(network), network.mtu))
-    steps += _bridge_sysctls(network, seen)
+    steps += bridge_sysctls(network, ipv6=seen.ipv6)
     for subnet in network.subnets:
         if subnet.gateway is not None:
             steps.append(AddAddress("", network.device, Interface(subnet.gateway, subnet.prefix.length)))
@@ -231,12 +231,13 @@ def _host_steps(
     return tuple(steps)
 
 
-def _bridge_sysctls(network: Network, seen: HostSeen) -> list[Step]:
+def bridge_sysctls(network: Network, *, ipv6: bool) -> list[SetSysctl]:
+    """How a network's bridge must be set, if it is ours; ``ipv6``: the kernel has it."""
     bridge = network.device
-    steps: list[Step] = []
+    steps: list[SetSysctl] = []
     if network.routed and 4 in network.versions:
         steps.append(SetSysctl("", f"ipv4/conf/{bridge}/route_localnet", "1"))
-    if not seen.ipv6:
+    if not ipv6:
         return steps
     if 6 in network.versions and not network.isolated:
         # No router advertisement is ever meant for the host, and no address is probed for: it is on record.

@@ -21,6 +21,7 @@ from vethwork.wire.netlink import (
     Message,
     attribute,
     attributes,
+    each_attribute,
     nested,
     parse_text,
     string,
@@ -32,12 +33,19 @@ AF_UNSPEC, AF_INET, AF_INET6, AF_BRIDGE = 0, 2, 10, 7
 FAMILY = {4: AF_INET, 6: AF_INET6}
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
-RTM_NEWADDR, RTM_GETADDR = 20, 22
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_PROTINFO = 1, 3, 4, 5, 10, 12
 IFLA_LINKINFO, IFLA_GROUP, IFLA_NET_NS_FD = 18, 27, 28
-IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER, IFLA_BRPORT_MODE, IFLA_MACVLAN_MODE = 1, 2, 1, 4, 1
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_DATA, VETH_INFO_PEER, IFLA_BRPORT_MODE, IFLA_MACVLAN_MODE = (
+    1,
+    2,
+    5,
+    1,
+    4,
+    1,
+)
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 IFF_UP = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NODAD = 1, 2, 4, 8, 0x02
@@ -53,6 +61,13 @@ _RTMSG = Struct(
     "=BBBBBBBBI"
 )  # struct rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
 
+_HEADS = {
+    RTM_NEWLINK: _IFINFO.size,
+    RTM_DELLINK: _IFINFO.size,
+    RTM_DELADDR: _IFADDR.size,
+    RTM_DELROUTE: _RTMSG.size,
+}
+
 
 class Link(Record):
     """A link as the kernel tells it. ``kind`` is empty for hardware and loopback; ``master`` and ``mac`` 0 mean none."""
@@ -65,6 +80,7 @@ class Link(Record):
     mtu: int
     mac: Mac
     up: bool
+    hairpin: bool = False
 
 
 class Route(Record):
@@ -145,6 +161,12 @@ def link_up(index: int) -> Message:
     return Message(RTM_SETLINK, 0, _IFINFO.pack(AF_UNSPEC, 0, index, IFF_UP, IFF_UP))
 
 
+def set_link(index: int, mac: Mac, mtu: int) -> Message:
+    """Give a link a MAC address, an MTU and our mark."""
+    body = _IFINFO.pack(AF_UNSPEC, 0, index, 0, 0) + attribute(IFLA_ADDRESS, mac.packed)
+    return Message(RTM_SETLINK, 0, body + u32(IFLA_MTU, mtu) + u32(IFLA_GROUP, LINK_GROUP))
+
+
 def join_bridge(index: int, bridge: int) -> Message:
     """Make a link a port of a bridge, and bring it up."""
     return Message(
@@ -187,16 +209,18 @@ def parse_link(body: bytes) -> Link:
         raise ValueError("link message is cut short")
     _, _, index, flags, _ = _IFINFO.unpack_from(body)
     found = attributes(body, _IFINFO.size)
-    kind = attributes(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")
+    info = attributes(found.get(IFLA_LINKINFO, b""))
+    port = attributes(info.get(IFLA_INFO_SLAVE_DATA, b""))
     return Link(
         index,
         parse_text(found.get(IFLA_IFNAME, b"")),
-        parse_text(kind),
+        parse_text(info.get(IFLA_INFO_KIND, b"")),
         _number(found.get(IFLA_GROUP)),
         _number(found.get(IFLA_MASTER)),
         _number(found.get(IFLA_MTU)),
         _mac(found.get(IFLA_ADDRESS, b"")),
         bool(flags & IFF_UP),
+        bool(_number(port.get(IFLA_BRPORT_MODE))),
     )
 
 
@@ -211,9 +235,9 @@ def new_address(index: int, interface: Interface) -> Message:
     return Message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
-def get_addresses() -> Message:
-    """Ask (as a dump) for every address of the namespace."""
-    return Message(RTM_GETADDR, 0, _IFADDR.pack(AF_UNSPEC, 0, 0, 0, 0))
+def get_addresses(index: int = 0) -> Message:
+    """Ask (as a dump) for every address of the namespace; of one link, if the kernel checks strictly."""
+    return Message(RTM_GETADDR, 0, _IFADDR.pack(AF_UNSPEC, 0, 0, 0, index))
 
 
 def parse_address(body: bytes) -> tuple[int, Interface]:
@@ -262,9 +286,10 @@ def _route(prefix: Prefix | None, gateway: Address | None, kind: str) -> bytes:
     return head + (attribute(RTA_DST, prefix.address.packed) if prefix is not None and length else b"")
 
 
-def get_routes() -> Message:
-    """Ask (as a dump) for every route of every table and family."""
-    return Message(RTM_GETROUTE, 0, _RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0))
+def get_routes(index: int = 0) -> Message:
+    """Ask (as a dump) for every route of every table and family; by one link, if the kernel checks strictly."""
+    body = _RTMSG.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0)
+    return Message(RTM_GETROUTE, 0, body + (u32(RTA_OIF, index) if index else b""))
 
 
 def parse_route(body: bytes) -> Route | None:
@@ -290,6 +315,25 @@ def parse_held(body: bytes) -> Held:
     to = int.from_bytes(found.get(RTA_DST, b""), "big")
     owner = _number(found.get(RTA_OIF)) if kind == RTN_UNICAST else -protocol
     return Held((family, table, to, length, metric), owner)
+
+
+def parse_change(kind: int, flags: int, body: bytes) -> tuple[str, int] | None:
+    """Which link a change that the kernel tells of has to do with: its name, or else its index; None for what does no harm.
+
+    ``("", 0)``: a route was replaced, by whichever link. Raises ValueError if it is cut short.
+    """
+    if len(body) < _HEADS.get(kind, 0):
+        raise ValueError("message of a change is cut short")
+    if kind in (RTM_NEWLINK, RTM_DELLINK):
+        _, _, index, _, _ = _IFINFO.unpack_from(body)
+        first = next(each_attribute(body, _IFINFO.size), (0, b""))  # rtnl_fill_ifinfo begins with the name
+        name = first[1] if first[0] == IFLA_IFNAME else attributes(body, _IFINFO.size).get(IFLA_IFNAME, b"")
+        return parse_text(name), index
+    if kind == RTM_DELADDR:
+        return "", _IFADDR.unpack_from(body)[4]
+    if kind == RTM_DELROUTE:
+        return "", _number(attributes(body, _RTMSG.size).get(RTA_OIF))
+    return ("", 0) if kind == RTM_NEWROUTE and flags & NLM_F_REPLACE else None
 
 
 def _address(packed: bytes) -> Address:
