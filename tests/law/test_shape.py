@@ -21,6 +21,7 @@ CATCHES_ALL = {
     "frontends/oci/main.py: run": "the outermost boundary: a runtime shows people the line that it gets, not a traceback",
     "kernel/netns.py: _in_thread.run": "carries whatever it is over to the caller's thread",
     "kernel/supervise.py: _become_supervisor": "the outermost boundary of a process that nobody waits for: goes to its log",
+    "service/guard.py: _watch": "the outermost boundary of a thread: what nobody foresaw is told, and the watch goes on",
     "testing/processes.py: _answer": "carries whatever it is over to the parent process",
     "testing/processes.py: _pickle_error": "whatever a class raises when it is pickled, there is another way",
 }

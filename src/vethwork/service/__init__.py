@@ -7,6 +7,7 @@
     engines      engines that stay open, one for each thread of work
     calls        the calls of runtimes that ``launch`` hands over, as a WSGI application
     plugin       Docker's plugin protocol as a WSGI application
+    guard        the guard's threads (``vethwork.guard``), and the socket for whoever must change the ruleset that it owns
     counters     what is counted
     notify       what systemd is told
     main         puts them together, from the first socket to the last

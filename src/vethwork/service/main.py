@@ -16,6 +16,7 @@ from vethwork.service.calls import Calls
 from vethwork.service.counters import Counters
 from vethwork.service.descriptors import close_inherited
 from vethwork.service.engines import Engines
+from vethwork.service.guard import guarding
 from vethwork.service.metrics import PATH, Metrics
 from vethwork.service.notify import tell
 from vethwork.service.plugin import Plugin
@@ -64,6 +65,7 @@ def serve(
             listener = parts.enter_context(listening_tcp(*metrics_at))
             sockets.append("{}, port {}".format(*listener.getsockname()[:2]))
             web.add(listener, metrics, SCRAPERS)
+        parts.enter_context(guarding(root, run, counters.repaired))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: web.stop())
         tell("READY=1")

@@ -182,6 +182,10 @@ class Store:
         rows = self._all("SELECT value FROM meta WHERE key = ?", key)
         return rows[0][0] if rows else None
 
+    def generation(self) -> int:
+        """A number that is another whenever somebody else has written."""
+        return int(self._all("PRAGMA data_version")[0][0])
+
     def networks(self) -> tuple[Network, ...]:
         """Every network, by name."""
         return self._records("SELECT record FROM networks ORDER BY name")
@@ -216,6 +220,11 @@ class Store:
         return self._records(
             "SELECT record FROM endpoints WHERE network = ? ORDER BY container, ifname", network
         )
+
+    def endpoint_by(self, ifname: str) -> Endpoint | None:
+        """The endpoint that has a link of the host of that name, its ifb among them."""
+        query = "SELECT record FROM endpoints WHERE host_ifname = ?1 OR id = ?2"
+        return self._one(query, ifname, ifname[2:])  # type: ignore[no-any-return]
 
     @property
     def leases(self) -> Leases:
