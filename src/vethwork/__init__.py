@@ -23,7 +23,9 @@ The map of the source, in the order in which things depend on each other:
     pools        addresses for who asks before there is an endpoint (Docker's IPAM)
     reaper       a detach that need not wait for the kernel, and many that wait once
     runtime      processes         run, start, exec, stop, remove
+    repair       mend              the ruleset, one network or one link, as it is on record
     upkeep       order             gc and restore
+    guard        watch             hears what others change, and has it repaired; owns the ruleset
     doctor       advice            what hinders or endangers, and what to do
     sandbox      the library face
     frontends/   speak             translations of foreign protocols, the command line among them
