@@ -129,7 +129,7 @@ class Networks:
         ConflictError if it is not what the request says; what the request leaves open may be anything. A transient one
         that nobody is on makes room.
         """
-        from vethwork.plan.networks import differences_of
+        from vethwork.plan.likeness import differences_of
 
         key = request.id or request.name
         if self._finished_network(key) is None:

@@ -13,8 +13,8 @@ from vethwork.model.network import Forwarding, Network, NetworkRequest, Subnet, 
 from vethwork.model.plan import Plan
 from vethwork.model.snapshot import HostSeen
 from vethwork.model.steps import AddAddress, ChangeElements, CreateBridge, DeleteLink, JoinBridge, SetSysctl
+from vethwork.plan.likeness import differences_of
 from vethwork.plan.networks import (
-    differences_of,
     plan_create_network,
     plan_remove_network,
     plan_restore_network,

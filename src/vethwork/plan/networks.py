@@ -159,38 +159,6 @@ def plan_remove_network(
     return Plan("remove network", network.name, steps, removes=(network,), forward=True)
 
 
-def differences_of(network: Network, request: NetworkRequest) -> tuple[str, ...]:
-    """In what a network is not the one that a request describes, in words; what the request leaves open is not compared."""
-    found: list[str] = []
-    flags = ("driver", "internal", "isolated", "icc", "masquerade", "managed", "peering", "owner")
-    pairs = [(flag, getattr(network, flag), getattr(request, flag)) for flag in flags]
-    pairs += [
-        (word, have, want)
-        for word, have, want in (
-            ("device", network.device, request.device),
-            ("mtu", network.mtu, request.mtu),
-            ("mode", network.mode, request.mode or None),
-            ("id", network.id, request.id or None),
-        )
-        if want is not None
-    ]
-    found += [f"its {word} is {have}, not {want}" for word, have, want in pairs if have != want]
-    prefixes = tuple(subnet.prefix for subnet in network.subnets)
-    wanted = request.subnets or prefixes
-    if request.settled is not None:
-        wanted = tuple(subnet.prefix for subnet in request.settled)
-        if {each.prefix: each for each in request.settled} != {each.prefix: each for each in network.subnets}:
-            found += ["its gateway, pool or source is another"] if set(wanted) == set(prefixes) else []
-    if set(prefixes) != set(wanted):
-        have, want = (", ".join(map(str, each)) for each in (prefixes, wanted))
-        found.append(f"its subnet is {have}, not {want}")
-    gateways = [subnet.gateway for subnet in network.subnets]
-    found += [f"its gateway is not {gateway}" for gateway in request.gateways if gateway not in gateways]
-    sources = [subnet.source for subnet in network.subnets]
-    found += [f"it does not hide behind {source}" for source in request.sources if source not in sources]
-    return tuple(found)
-
-
 def turn_on(network: Network, forwarded: tuple[int, ...]) -> tuple[Forwarding, ...]:
     """The IP versions that the host must start to forward for this network; it forwards some already."""
     if not network.routed:

@@ -14,7 +14,6 @@ from _signal import SIG_IGN, SIGINT, SIGTERM, signal  # type: ignore[import-not-
 from vethwork import __version__
 from vethwork.engine import Engine
 from vethwork.errors import RequestError, VethworkError
-from vethwork.frontends.nameserver import NameServer
 from vethwork.frontends.netavark import verbs
 from vethwork.frontends.netavark.arguments import USAGE, UsageError, parse_arguments, parse_dns_port
 from vethwork.frontends.netavark.document import Fields
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO, TextIO
 
     from vethwork.engine import Engines
+    from vethwork.frontends.nameserver import NameServer
     from vethwork.frontends.netavark.arguments import Arguments
 
 LONGEST = 8000
@@ -94,14 +94,7 @@ class Call:
         self._stdin = stdin
         self._stderr = stderr
         self._dns_port = parse_dns_port(environ)
-        self._server = NameServer(
-            arguments.config,
-            arguments.aardvark,
-            self._dns_port,
-            environ,
-            rootless=arguments.rootless,
-            warn=self._warn,
-        )
+        self._environ = environ
 
     def serve(self) -> str:
         """Do what is asked; gives what is to be printed. Raises VethworkError."""
@@ -119,6 +112,14 @@ class Call:
             "v": lambda: f"netavark {__version__} (vethwork)",
         }
         return serve[self._arguments.command]()
+
+    def _server(self) -> NameServer:
+        from vethwork.frontends.nameserver import NameServer  # not every network has names
+
+        said = self._arguments
+        return NameServer(
+            said.config, said.aardvark, self._dns_port, self._environ, rootless=said.rootless, warn=self._warn
+        )
 
     def _warn(self, text: str) -> None:
         self._stderr.write(f"[WARN vethwork] {text}\n")
@@ -149,7 +150,7 @@ class Call:
     def _teardown(self) -> str:
         document = self._document()
         with self._engine() as engine:
-            verbs.teardown(engine, document, self._server)
+            verbs.teardown(engine, document, self._server())
         return ""
 
     def _update(self) -> str:
@@ -157,7 +158,7 @@ class Call:
         self._stdin.read(Fields.largest)
         if arguments.servers is not None:
             servers = [str(Address.parse(each)) for each in arguments.servers.split(",") if each]
-            verbs.update(arguments.operand, tuple(servers), self._server)
+            verbs.update(arguments.operand, tuple(servers), self._server())
         return ""
 
     def _create(self) -> str:

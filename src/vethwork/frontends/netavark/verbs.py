@@ -11,7 +11,6 @@ import fcntl
 import os
 
 from vethwork.errors import BadNamespace, NotFound, RequestError, VethworkError
-from vethwork.frontends.nameserver import Host, Zone
 from vethwork.frontends.netavark.translate import OWNER, identity, network_identity, parse_publishes
 from vethwork.model.container import AttachRequest, Mode
 from vethwork.model.names import Name
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vethwork.engine import Engine
-    from vethwork.frontends.nameserver import NameServer
+    from vethwork.frontends.nameserver import Host, NameServer, Zone
     from vethwork.frontends.netavark.document import Fields
     from vethwork.frontends.netavark.translate import Document, Wanted
     from vethwork.model.container import Endpoint, Join
@@ -52,7 +51,7 @@ class Turn:
 
 
 def setup(
-    engine: Engine, asked: Document, netns: NetnsPath, server: NameServer, warn: Warn
+    engine: Engine, asked: Document, netns: NetnsPath, server: Callable[[], NameServer], warn: Warn
 ) -> dict[str, Any]:
     """Give a container its networks; a container that has some gets these besides. Raises VethworkError."""
     try:
@@ -72,7 +71,8 @@ def setup(
             have = None
         try:
             endpoints = _join(engine, asked, netns, have, warn)
-            answer = _answer(engine, asked, endpoints, server)
+            zones = _zones(engine, asked, endpoints, server) if any(each.dns for each in asked.wanted) else ()
+            answer = _answer(engine, asked, endpoints, {zone.network for zone, _ in zones})
         except BaseException:
             engine.remove_idle_networks()
             raise
@@ -172,21 +172,20 @@ def _free_name(engine: Engine, asked: Document) -> Name:
     return Name(f"{name[:100]}-{short}")
 
 
-def _answer(
-    engine: Engine, asked: Document, endpoints: dict[str, Endpoint], server: NameServer
-) -> dict[str, Any]:
-    """What Podman is told; the name server is told before. Its failure undoes what was joined."""
-    networks = {name: engine.network(endpoint.network) for name, endpoint in endpoints.items()}
+def _zones(
+    engine: Engine, asked: Document, endpoints: dict[str, Endpoint], make: Callable[[], NameServer]
+) -> tuple[tuple[Zone, Host], ...]:
+    """What the name server is told; its failure undoes what was joined."""
+    from vethwork.frontends.nameserver import Zone
+
+    server = make()
     zones = []
     for wanted in asked.wanted:
-        network, endpoint = networks[wanted.name], endpoints[wanted.name]
+        endpoint = endpoints[wanted.name]
+        network = engine.network(endpoint.network)
         if wanted.dns and server.is_here and _gateways(network):
-            zones.append(
-                (
-                    Zone(wanted.name, network.internal, _gateways(network), wanted.dns_servers),
-                    _host(asked, wanted, endpoint),
-                )
-            )
+            zone = Zone(wanted.name, network.internal, _gateways(network), wanted.dns_servers)
+            zones.append((zone, _host(asked, wanted, endpoint)))
     try:
         if zones:
             server.add(tuple(zones))
@@ -194,7 +193,14 @@ def _answer(
         for endpoint in endpoints.values():
             _leave(engine, endpoint)
         raise
-    named = {zone.network for zone, _ in zones}
+    return tuple(zones)
+
+
+def _answer(
+    engine: Engine, asked: Document, endpoints: dict[str, Endpoint], named: set[str]
+) -> dict[str, Any]:
+    """What Podman is told; ``named`` are the networks that have names."""
+    networks = {name: engine.network(endpoint.network) for name, endpoint in endpoints.items()}
     return {
         name: _status(asked, networks[name], endpoint, named=name in named)
         for name, endpoint in endpoints.items()
@@ -202,6 +208,8 @@ def _answer(
 
 
 def _host(asked: Document, wanted: Wanted, endpoint: Endpoint) -> Host:
+    from vethwork.frontends.nameserver import Host
+
     names = (asked.container_name, *wanted.aliases)
     addresses = tuple([str(interface.address) for interface in endpoint.addresses])
     return Host(asked.container_id, addresses, names, asked.dns_servers)
