@@ -242,8 +242,8 @@ class Engine(Networks):
             self.check_netns(request.path)
 
     def check_alive(self, doing: str, container: Container) -> None:
-        """Refuse to enter the namespace of a container that has none any more. Raises BadNamespace."""
-        if not self.lives(container):
+        """Refuse to enter the namespace of a container that has none any more, or not yet. Raises BadNamespace."""
+        if not has_netns(container.netns, container.netns_cookie):
             raise BadNamespace(
                 f"{doing}: the namespace of {container.name} is gone", hint=f"vethwork rm {container.name}"
             )
