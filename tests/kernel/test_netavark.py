@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.podman import CONTAINER, Document, Heard, call, container, info, joined, mapped, network_id, newest
+from vethwork.engine import Engine
+from vethwork.frontends.netavark.main import run
 from vethwork.model.steps import ROUTE_MARK
 from vethwork.testing.lab import Lab
 from vethwork.testing.machine import SOURCE
@@ -19,6 +22,7 @@ from vethwork.testing.machine import SOURCE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from vethwork.model.network import Network, NetworkRequest
     from vethwork.testing.machine import Machine
 
 OTHER = CONTAINER[::-1]
@@ -442,6 +446,29 @@ def test_a_container_started_again_elsewhere(podman: Podman, pod: Machine) -> No
     podman.host.run(["umount", "-l", again.path])
     podman.teardown(again, document)
     assert podman.vethwork("ps") == []
+
+
+def test_a_network_that_goes_before_its_container_comes(podman: Podman, pod: Machine) -> None:
+    """The service's reaper takes it away with the container before, a moment late."""
+    late = [1, 2]
+
+    class Late(Engine):
+        def network_like(self, request: NetworkRequest) -> Network:
+            made = super().network_like(request)
+            if late:
+                late.pop()
+                self.remove_network(made.name)
+            return made
+
+    def setup() -> Heard:
+        out, err = io.StringIO(), io.StringIO()
+        words = ["--config", podman.config, "--rootless=false", "setup", pod.path]
+        status = run(words, {}, io.BytesIO(json.dumps(container()).encode()), out, err, Late)
+        return Heard(status, out.getvalue(), err.getvalue())
+
+    heard = podman.host.call(setup)
+    assert (heard.status, list(heard.document)) == (0, ["blue"]), heard
+    assert held(pod, "eth0") == ["10.99.0.55/24"]
 
 
 def test_a_network_that_was_made_anew_with_another_subnet(podman: Podman, pod: Machine) -> None:

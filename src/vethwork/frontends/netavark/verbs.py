@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from vethwork.errors import BadNamespace, NotFound, RequestError, VethworkError
+from vethwork.errors import BadNamespace, ConflictError, NotFound, RequestError, VethworkError
 from vethwork.frontends.netavark.translate import OWNER, identity, network_identity, parse_publishes
 from vethwork.model.container import AttachRequest, Mode
 from vethwork.model.names import Name
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Warn = Callable[[str], None]
 
 DNS_DOMAIN = "dns.podman"
+TRIES = 5
 OURS_ALONE = ("bridge", "host", "none")
 """Names that mean something else to vethwork; Podman's network of such a name gets another one with us."""
 
@@ -89,9 +90,30 @@ def _known(engine: Engine, container_id: str) -> ContainerSeen | None:
 def _join(
     engine: Engine, asked: Document, netns: NetnsPath, have: ContainerSeen | None, warn: Warn
 ) -> dict[str, Endpoint]:
-    """Put a container on the networks it asks for; gives its endpoints by Podman's names of the networks."""
+    """Put a container on the networks it asks for; gives its endpoints by Podman's names of the networks.
+
+    Whoever takes the last container off a network, the service's reaper for one, takes the network away a moment later, and
+    has no turn of ours: it may be the one that was just found or made, and then it is made again.
+    """
+    for _ in range(TRIES):
+        networks = [_ensure(engine, each.request) for each in asked.wanted]
+        try:
+            return _join_these(engine, asked, netns, have, warn, networks)
+        except NotFound:
+            if all(engine.store.network(network.name) is not None for network in networks):
+                raise
+    raise ConflictError(f"attach {asked.container_name or asked.container_id}: its networks came and went")
+
+
+def _join_these(
+    engine: Engine,
+    asked: Document,
+    netns: NetnsPath,
+    have: ContainerSeen | None,
+    warn: Warn,
+    networks: list[Network],
+) -> dict[str, Endpoint]:
     name = have.container.name if have is not None else _free_name(engine, asked)
-    networks = [_ensure(engine, each.request) for each in asked.wanted]
     joins = tuple(
         [
             each.join.replace(network=network.name)
