@@ -11,20 +11,23 @@ lengths, then standard output, then standard error.
 
 Rules: what is handed over is what reads its standard input in any case, so that nobody waits for input who would not have
 waited for it here; a person at a terminal is served in this process. So is everybody who gets no whole answer: nobody
-listens, the service declines, it ends or falls silent, before it has heard everything or after. That is right at any point,
-for what the engine does is on record before it is done: what the service left half done is undone or finished by this
-process when its turn comes, and what it had settled is there. So a DEL that is repeated finds less to do, or nothing; and a
-repeated ADD is made anew, or is told that the interface exists, upon which a runtime calls DEL.
+listens, or somebody who is neither root nor this user; the service declines, it ends or falls silent, before it has heard
+everything or after. That is right at any point, for what the engine does is on record before it is done: what the service
+left half done is undone or finished by this process when its turn comes, and what it had settled is there. So a DEL that is
+repeated finds less to do, or nothing; and a repeated ADD is made anew, or is told that the interface exists, upon which a
+runtime calls DEL.
 """
 
 import sys
 from _socket import (
     AF_UNIX,
+    SO_PEERCRED,
     SOCK_CLOEXEC,
     SOCK_STREAM,
+    SOL_SOCKET,
     socket,
 )  # not `socket`, which loads `enum` and `selectors`
-from posix import _exit, environ, isatty, read, write
+from posix import _exit, environ, geteuid, isatty, read, write
 
 from vethwork import __version__
 
@@ -96,6 +99,10 @@ def _connect() -> "socket | None":
     try:
         made.connect(run + b"/service.sock")
     except OSError:  # EAGAIN among them: so many wait already that it is faster to help oneself
+        made.close()
+        return None
+    uid = int.from_bytes(made.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)[4:8], sys.byteorder)  # struct ucred
+    if uid not in (0, geteuid()):
         made.close()
         return None
     return made

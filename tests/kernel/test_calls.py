@@ -496,6 +496,24 @@ def test_nothing_of_a_container_stays_open(service: Service) -> None:
     assert open_namespaces() <= {own.st_ino}
 
 
+def test_a_service_of_another_user_is_told_nothing(lab: Lab) -> None:
+    run = lab.host.environment["VETHWORK_RUN"]
+    os.makedirs(run, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{run}/service.sock")
+        os.seteuid(65534)
+        try:
+            listener.listen()
+        finally:
+            os.seteuid(0)
+        listener.settimeout(20)
+        heard = launch(lab.host, "cni", stdin="nonsense", environ={"CNI_COMMAND": "STATUS"})
+        made, _ = listener.accept()
+        with made:
+            assert made.recv(1 << 16) == b""
+    assert (heard.status, json.loads(heard.out)["code"]) == (1, 6)
+
+
 def test_a_service_that_too_many_wait_for_is_not_waited_for(lab: Lab) -> None:
     run = lab.host.environment["VETHWORK_RUN"]
     os.makedirs(run, exist_ok=True)
