@@ -92,8 +92,8 @@ class Guard:
         buffer_bytes: int = BUFFER_BYTES,
     ) -> None:
         """``flags`` are those by which tables are owned. Raises KernelRefused."""
-        self._owner = Owner(owner_path, flags)
         self._events = Events(buffer_bytes)
+        self._owner = Owner(owner_path, flags)
         self._say = say
         self._repaired = repaired
         self._stopping = False

@@ -6,7 +6,9 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import time
+from errno import EPERM
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +17,9 @@ from tests.kernel.guarded import Guarded, guarded
 from tests.kernel.stage import eventually, ip, links
 from vethwork import guard as guards
 from vethwork.engine import Engine
+from vethwork.errors import KernelRefused
 from vethwork.guard import Guard
+from vethwork.kernel.events import BUFFER_BYTES, Events
 from vethwork.model.container import AttachRequest, Join, Mode
 from vethwork.model.names import Name, NetnsPath
 from vethwork.model.network import NetworkRequest
@@ -24,6 +28,7 @@ from vethwork.model.ports import Publish
 from vethwork.networks import new_id
 from vethwork.reaper import reaping
 from vethwork.store.locks import Locks
+from vethwork.testing.machine import SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -218,6 +223,35 @@ def host(needs: None) -> Iterator[Guarded]:
 
 def bridge_of(engine: Engine) -> str:
     return engine.network("blue").device
+
+
+def test_who_may_not_hear_is_told_so(host: Guarded) -> None:
+    def as_nobody() -> int:
+        os.setresuid(65534, 65534, 65534)
+        with pytest.raises(KernelRefused) as refused:
+            Events(BUFFER_BYTES)
+        return refused.value.errno
+
+    assert host.host.call(as_nobody) == EPERM
+
+
+def test_where_nobody_listens_any_more_the_watch_goes_on(host: Guarded) -> None:
+    """Standard error is a pipe, and its reader is gone."""
+    bridge = host.bridge
+    command = [sys.executable, "-m", "vethwork", "serve", "--docker", host.socket]
+    process = host.host.popen(
+        command, env={"PYTHONPATH": SOURCE}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline().startswith("listening at")
+    process.stdout.close()
+    process.stderr.close()
+    for _ in range(2):
+        host.host.run(["ip", "link", "set", bridge, "down"])
+        assert eventually(lambda: "UP" in links(host.host)[bridge]["flags"])
+    process.terminate()
+    assert process.wait(20) == 0
 
 
 def test_what_was_not_heard_is_found(host: Guarded) -> None:

@@ -188,6 +188,24 @@ def test_only_root_may_have_anything_sent(steady: Guarded) -> None:
     assert steady.listing() == before
 
 
+def test_who_is_in_another_namespace_means_other_tables(steady: Guarded) -> None:
+    path = f"{steady.host.environment['VETHWORK_ROOT']}/ruleset.sock"
+    packet = pack_batch(remove_tables(TABLES), 1)
+
+    def elsewhere() -> bytes:
+        with socket.socket(socket.AF_UNIX) as made:
+            made.connect(path)
+            try:
+                send_framed(made, packet)
+                return made.recv(100)
+            except (BrokenPipeError, ConnectionResetError):
+                return b""
+
+    before = steady.listing()
+    assert steady.lab.neighbour.call(elsewhere) == b""
+    assert steady.listing() == before
+
+
 def test_many_who_say_nothing_hold_up_nobody(steady: Guarded) -> None:
     path = f"{steady.host.environment['VETHWORK_ROOT']}/ruleset.sock"
     idle = [socket.socket(socket.AF_UNIX) for _ in range(20)]

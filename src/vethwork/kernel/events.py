@@ -14,6 +14,7 @@ import select
 from errno import EAGAIN, ENOBUFS
 from time import sleep
 
+from vethwork.errors import KernelRefused
 from vethwork.kernel.socket import AF_NETLINK, NETLINK_NETFILTER, NETLINK_ROUTE, SO_RCVBUFFORCE
 from vethwork.wire.netlink import split
 from vethwork.wire.nftables import is_removal
@@ -43,6 +44,7 @@ class Events:
     """Ears in the namespace that this is made in, for links, addresses and routes."""
 
     def __init__(self, buffer_bytes: int) -> None:
+        """Raises KernelRefused to who may not have so large a buffer."""
         self._buffer_bytes = buffer_bytes
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._sockets: list[_socket.socket] = []
@@ -56,8 +58,12 @@ class Events:
 
     def _listen(self, protocol: int, groups: int) -> None:
         made = _socket.socket(AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol)
-        made.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, self._buffer_bytes)
-        made.bind((0, groups))
+        try:
+            made.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, self._buffer_bytes)
+            made.bind((0, groups))
+        except OSError as error:
+            made.close()
+            raise KernelRefused("hear what changes", error.errno or 0) from error
         self._sockets.append(made)
         self._poll.register(made.fileno(), select.POLLIN)
 

@@ -1,7 +1,8 @@
 """The guard in the service (``vethwork.guard``): a thread that watches, and a socket for those whose batches the owner sends.
 
-Rules: a client that says nothing is cut off, and holds up nobody. What is repaired is told on standard error, which under
-systemd is the journal. Whatever befalls the thread that watches, it is told, and the watch goes on.
+Rules: a client that says nothing is cut off, and holds up nobody; one in another network namespace means other tables, and is
+sent away. What is repaired is told on standard error, which under systemd is the journal. Whatever befalls the thread that
+watches, it is told, and the watch goes on; also where nobody can be told any more.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import socket
 import sys
 import threading
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from vethwork.engine import Engine
 from vethwork.guard import Guard
-from vethwork.service.peers import may_speak
+from vethwork.service.peers import is_elsewhere, may_speak
 from vethwork.service.sockets import listening
 
 TYPE_CHECKING = False
@@ -55,7 +56,8 @@ def guarding(
 
 
 def _say(line: str) -> None:
-    print(f"vethwork: {line}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # a full disk, a reader that is gone
+        print(f"vethwork: {line}", file=sys.stderr, flush=True)
 
 
 def _watch(guard: Guard, root: str, run: str) -> None:
@@ -65,7 +67,7 @@ def _watch(guard: Guard, root: str, run: str) -> None:
             with Engine(root, run) as engine:
                 guard.watch(engine)
         except Exception:
-            traceback.print_exc()
+            _say(traceback.format_exc())
             guard.rest(RECOVERY_SECONDS)
 
 
@@ -75,7 +77,7 @@ def _answer_all(listener: socket.socket, guard: Guard) -> None:
 
     def answer(client: socket.socket) -> None:
         with client:
-            if may_speak(client):
+            if may_speak(client) and not is_elsewhere(client):
                 guard.answer(client)
         free.release()
 

@@ -32,6 +32,15 @@ def may_speak(peer: socket.socket) -> bool:
     return credentials(peer)[1] in (0, os.geteuid())
 
 
+def is_elsewhere(peer: socket.socket) -> bool:
+    """Whether the process at the other end is seen to be in another network namespace than this one."""
+    try:
+        theirs = os.stat(f"/proc/{credentials(peer)[0]}/ns/net")
+    except OSError:
+        return False
+    return not os.path.samestat(theirs, os.stat("/proc/self/ns/net"))
+
+
 class Place:
     """Where this process stands, to compare others with."""
 
