@@ -26,7 +26,7 @@ _NO_SENSE = (
     "unsupported file format",
 )
 """What SQLite says, as an operational error, of a file whose schema or text is not what we wrote."""
-_IOERR, _IOERR_SHORT_READ, _IOERR_SHMSIZE = 10, 522, 4874  # sqlite.org/rescode.html
+_IOERR_SHORT_READ, _IOERR_SHMSIZE = 522, 4874  # sqlite.org/rescode.html
 
 
 def identity_of(path: str) -> Identity | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HEADER = Struct("=IHHII")  # length, type, flags, sequence, port id
 ATTRIBUTE = Struct("=HH")  # length, type
 
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_ECHO = 0x01, 0x04, 0x08
+NLM_F_REQUEST, NLM_F_ACK = 0x01, 0x04
 NLM_F_DUMP = 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x800
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
