@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from tests.fault import world as tools
-from tests.fault.world import RUN, World, bare_netns, in_world, request, run, sql
+from tests.fault.world import RUN, World, bare_netns, in_world, links, request, run, sql
 from vethwork import upkeep
 from vethwork.errors import ConflictError, NotFound
 from vethwork.model.address import Interface
@@ -367,6 +367,26 @@ def repeated(operation: Operation, world: World) -> None:
 @pytest.mark.parametrize("operation", AGAIN, ids=repr)
 def test_the_same_again_goes_on_where_the_killed_one_died(operation: Operation, run_ahead: RunAhead) -> None:
     run_ahead(repeated)
+
+
+def test_a_namespace_that_is_pinned_again_is_another_one() -> None:
+    """To undo what a killed attach did, its namespace is entered; its path leads to a new one a moment later."""
+
+    def scenario(world: World) -> tuple[list[str], list[str]]:
+        world.settle()
+        with world.engine() as engine:
+            then(CABLE, attach("x", **ON_CABLE))(engine)
+        work = attach("y", **ON_CABLE)
+        for at in count():
+            assert not world.victim(work, at)
+            if world.milestones[-1] == "MoveLink":
+                break
+        with world.engine() as engine:
+            work(engine)
+        return list(links(pinned("x"))), list(links(pinned("y")))
+
+    for ends in in_world(scenario):
+        assert any(link.startswith("eth0 ") for link in ends), "the cable's end is in its container"
 
 
 UNDONE = [

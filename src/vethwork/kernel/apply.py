@@ -70,6 +70,16 @@ class Kernel:
         for netns in [path for path in self._fds if path]:
             os.close(self._fds.pop(netns))
 
+    def unpin(self, path: str) -> None:
+        """Unpin a namespace and close it: whoever pins at that path again means the new one. Raises KernelRefused."""
+        self.flush()
+        self._waiting = None
+        if path in self._doors:
+            self._doors.pop(path).close()
+        if path in self._fds:
+            os.close(self._fds.pop(path))
+        unpin(path)
+
     def netns_fd(self, netns: str) -> int:
         """The namespace at a path, opened once; empty is the host's. Raises RequestError."""
         if netns not in self._fds:
@@ -238,7 +248,7 @@ def _shape(kernel: Kernel, step: CreateIfb | DivertIngress | ShapeLink) -> None:
 
 DOERS: dict[type[Step], Callable[[Kernel, Any], None]] = {
     do.PinNetns: lambda kernel, step: pin(step.path),
-    do.UnpinNetns: lambda kernel, step: unpin(step.path),
+    do.UnpinNetns: lambda kernel, step: kernel.unpin(step.path),
     do.CreateBridge: lambda kernel, step: kernel.door("").create_bridge(step),
     do.CreateVeth: lambda kernel, step: kernel.door("").create_veth(step, kernel.netns_fd(step.netns)),
     do.CreateMacvlan: lambda kernel, step: kernel.door("").create_macvlan(step, kernel.netns_fd(step.netns)),

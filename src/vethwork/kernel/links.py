@@ -214,9 +214,12 @@ class RouteDoor:
         link = self.link(step.ifname)
         if link is not None and link.group == LINK_GROUP:
             message = rtnetlink.move_link(link.index, netns_fd, step.to_ifname, step.to_mac)
-            self._socket.ask(
-                message, f"move link {step.ifname} to {step.to_netns or 'the host'} as {step.to_ifname}"
-            )
+            doing = f"move link {step.ifname} to {step.to_netns or 'the host'} as {step.to_ifname}"
+            try:
+                self._socket.ask(message, doing)
+            except KernelRefused as refused:
+                if refused.errno != ENODEV:  # it went after it was looked up
+                    raise
 
     def set_up(self, step: SetLinkUp) -> None:
         """Queue it."""
