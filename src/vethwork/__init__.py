@@ -11,15 +11,19 @@
 
 The map of the source, in the order in which things depend on each other:
 
+    errors       what goes wrong, and what to do about it
     model/       what is said      immutable data: requests, snapshots, steps, rules, plans, records
     plan/        decide            pure functions (request, snapshot) -> plan
     wire/        spell             bytes <-> data: netlink, rtnetlink, nfnetlink, nftables expressions, conntrack
     kernel/      touch             the only package that opens sockets, namespaces and /proc/sys, or starts processes
     store/       remember          SQLite, and locks that end with their holder
+    observer     see               records and the kernel, as the snapshots that planners take
     execution    carry out         intend, apply, settle; undo or finish what the dead left
     networks     the verbs on networks, and what an engine stands on
     engine       the verbs         observe -> plan -> execution
     handover     links that somebody else moves into place (Docker)
+    interfaces   one interface at a time (CNI)
+    check        whether what is on record is so
     pools        addresses for who asks before there is an endpoint (Docker's IPAM)
     reaper       a detach that need not wait for the kernel, and many that wait once
     runtime      processes         run, start, exec, stop, remove
