@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -139,6 +140,18 @@ def assert_nothing_left(lab: Lab) -> None:
     assert [link for link in seen.links if link not in kept and not link.startswith("vw-")] == []
 
 
+def hear(lab: Lab, url: str) -> str:
+    """What a container answers the neighbour, once its server listens: a runtime returns when the process has been started."""
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        try:
+            return lab.neighbour.fetch(url).text
+        except ConnectionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
 @pytest.fixture
 def lab(tool: Callable[[str], str]) -> Iterator[Lab]:
     for name in ("ip", "nft", "unshare"):
@@ -175,7 +188,7 @@ def test_a_published_port(runtime: Runtime, lab: Lab) -> None:
     )  # fmt: skip
     runtime.start("web", bundle)
     for host in (lab.host.v4, f"[{lab.host.v6}]"):
-        assert lab.neighbour.fetch(f"http://{host}:8080/").text == "web"
+        assert hear(lab, f"http://{host}:8080/") == "web"
     (seen,) = traces(lab).containers
     assert (seen["name"], seen["owner"], seen["mode"]) == ("web", "oci", "blue")
     assert seen["endpoints"][0]["addresses"] == ["10.9.0.9/24", "fd09::9/64"]
@@ -193,8 +206,8 @@ def test_two_at_once_and_one_id_after_the_other(runtime: Runtime, lab: Lab) -> N
     for _ in range(2):
         for name, bundle in bundles.items():
             runtime.start(name, bundle)
-        assert lab.neighbour.fetch(f"http://{lab.host.v4}:8080/").text == "one"
-        assert lab.neighbour.fetch(f"http://{lab.host.v4}:8081/").text == "two"
+        assert hear(lab, f"http://{lab.host.v4}:8080/") == "one"
+        assert hear(lab, f"http://{lab.host.v4}:8081/") == "two"
         runtime.end("one")
         assert lab.neighbour.fetch(f"http://{lab.host.v4}:8081/").text == "two"
         runtime.end("two")
@@ -282,7 +295,7 @@ def test_another_container_of_the_same_id_is_left_alone(runtime: Runtime, lab: L
     other = Runtime(lab, runtime.home, {"runc": "crun", "crun": "runc"}[runtime.name])
     done = other.call("run", "--bundle", other.bundle("web", "echo ran"), "web", check=False)
     assert done.returncode != 0
-    assert lab.neighbour.fetch(f"http://{lab.host.v4}:8080/").text == "first"
+    assert hear(lab, f"http://{lab.host.v4}:8080/") == "first"
     runtime.end("web")
     assert_nothing_left(lab)
 
@@ -295,7 +308,7 @@ def test_a_container_whose_poststop_never_ran(runtime: Runtime, lab: Lab) -> Non
     # Who comes next and wants what it held has it; gc takes the rest.
     again = runtime.bundle("next", SERVE.format(name="next", port=80), publish="8080:80")
     runtime.start("next", again)
-    assert lab.neighbour.fetch(f"http://{lab.host.v4}:8080/").text == "next"
+    assert hear(lab, f"http://{lab.host.v4}:8080/") == "next"
     runtime.end("next")
     assert_nothing_left(lab)
 
@@ -306,7 +319,7 @@ def test_the_hook_of_the_hooks_directory_goes_by_the_status(runtime: Runtime, la
         each["args"] = ["vethwork-oci"]
     bundle = runtime.bundle("web", SERVE.format(name="web", port=80), hooks, publish="8080:80")
     runtime.start("web", bundle)
-    assert lab.neighbour.fetch(f"http://{lab.host.v4}:8080/").text == "web"
+    assert hear(lab, f"http://{lab.host.v4}:8080/") == "web"
     runtime.end("web")
     assert_nothing_left(lab)
 
@@ -325,7 +338,7 @@ def test_podman_injects_the_hook(lab: Lab, home: Home) -> None:
     annotations = [word for wish in wishes for word in ("--annotation", f"io.vethwork.{wish}")]
     podman("run", "--detach", "--name", "web", "--network", "none", *annotations, NAME)
     podman("run", "--rm", "--network", "none", NAME, "true")  # not annotated: none of the hook's business
-    assert lab.neighbour.fetch(f"http://{lab.host.v4}:8080/").text == "hello from a container\n"
+    assert hear(lab, f"http://{lab.host.v4}:8080/") == "hello from a container\n"
     (seen,) = traces(lab).containers
     assert (seen["owner"], seen["name"]) == (
         "oci",
