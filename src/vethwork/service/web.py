@@ -173,7 +173,9 @@ class Web:
         self._servers.append(_Server(listener, application, self._open, workers))
 
     def stop(self) -> None:
-        """Let :meth:`serve` come to its end; may be called by a signal handler."""
+        """Let :meth:`serve` come to its end; may be called by a signal handler, and again when it is there."""
+        if self._stopping:
+            return
         self._stopping = True
         for server in self._servers:
             server.pull_trigger()
