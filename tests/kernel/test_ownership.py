@@ -8,6 +8,8 @@ import signal
 import socket
 import stat
 import struct
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -154,12 +156,15 @@ def test_the_doctor_says_which_protects(steady: Guarded) -> None:
     ids=["nothing", "cut short", "too long", "half", "nonsense"],
 )
 def test_what_is_no_batch(steady: Guarded, said: bytes) -> None:
-    with socket.socket(socket.AF_UNIX) as made:
-        made.settimeout(10)
-        made.connect(f"{steady.host.environment['VETHWORK_ROOT']}/ruleset.sock")
-        made.sendall(said)
-        made.shutdown(socket.SHUT_WR)
-        assert len(made.recv(100)) <= 4 + 36  # nothing, or a length and at most one refusal
+    def say() -> int:
+        with socket.socket(socket.AF_UNIX) as made:
+            made.settimeout(10)
+            made.connect(f"{steady.host.environment['VETHWORK_ROOT']}/ruleset.sock")
+            made.sendall(said)
+            made.shutdown(socket.SHUT_WR)
+            return len(made.recv(100))
+
+    assert steady.host.call(say) <= 4 + 36  # nothing, or a length and at most one refusal
     steady.do("publish", "c", "8091:80")
     steady.do("unpublish", "c", "8091:80")
 
@@ -208,15 +213,16 @@ def test_who_is_in_another_namespace_means_other_tables(steady: Guarded) -> None
 
 def test_many_who_say_nothing_hold_up_nobody(steady: Guarded) -> None:
     path = f"{steady.host.environment['VETHWORK_ROOT']}/ruleset.sock"
-    idle = [socket.socket(socket.AF_UNIX) for _ in range(20)]
-    try:
-        for made in idle:
-            made.connect(path)
+    idle = "import socket, time; held = [socket.socket(socket.AF_UNIX) for _ in range(20)]; "
+    idle += f'[made.connect({path!r}) for made in held]; print("there", flush=True); time.sleep(60)'
+    process = steady.host.popen([sys.executable, "-c", idle], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == "there\n"
         steady.do("publish", "c", "8092:80")
         steady.do("unpublish", "c", "8092:80")
-    finally:
-        for made in idle:
-            made.close()
+        process.kill()
+        process.wait()
 
 
 def test_a_second_service_is_refused(steady: Guarded) -> None:
