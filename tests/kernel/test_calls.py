@@ -373,7 +373,9 @@ def test_the_service_is_killed_at_any_moment(service: Service) -> None:
             good += 1
             assert launch(service.host, "cni", stdin=pod_network(), environ=cni("CHECK", pod)).status == 0
         else:
-            said = json.loads(out)["msg"]  # it had settled: there is such a container, or it has such an interface
+            said = json.loads(out)[
+                "msg"
+            ]  # it had settled: there is such a container, or it has such an interface
             assert "there is" in said or "already" in said, out
         service.start()
         assert launch(service.host, "cni", stdin=pod_network(), environ=cni("DEL", pod)) == Heard(0, "", "")
