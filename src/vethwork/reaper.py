@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from vethwork.engine import Engine
 from vethwork.errors import VethworkError
@@ -52,6 +52,7 @@ class Reaper:
         self._to_the_end = to_the_end
         self._left: list[Left] = []
         self._numbers: set[int] = set()
+        self._leavers: list[threading.Thread] = []
         self._changed = threading.Condition()
         self._first = self._last = 0.0
         self._wanted = self._ending = False
@@ -70,6 +71,8 @@ class Reaper:
             self._ending = True
             self._changed.notify()
         self._thread.join()
+        for each in self._leavers:
+            each.join()
 
     def take(self, locks: Locks, number: int, plan: Plan) -> None:
         """Finish a plan of which nothing but flows and links is left. Its lock is the reaper's now."""
@@ -105,9 +108,16 @@ class Reaper:
                 held.enter_context(locks)
                 held.callback(self._numbers.discard, number)
             with Engine(self._root, self._run) as engine:
-                networks = _finish(engine, batch)
-                held.close()  # who removes a network must have the world to himself
-                engine.remove_idle_networks(networks)
+                networks = tuple([each for each in _finish(engine, batch) if each.transient])
+        if networks:
+            self._leavers = [each for each in self._leavers if each.is_alive()]
+            self._leavers.append(threading.Thread(target=self._remove_idle, args=(networks,)))
+            self._leavers[-1].start()
+
+    def _remove_idle(self, networks: tuple[Network, ...]) -> None:
+        """In a thread of its own: it must have the world to itself, and whoever waits for the reaper shares that."""
+        with suppress(VethworkError), Engine(self._root, self._run) as engine:
+            engine.remove_idle_networks(networks)
 
     def _next(self) -> list[Left]:
         """Wait for a batch; none at the end."""
