@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fault.world import request
+from tests.kernel.stage import eventually
 from vethwork import reaper
 from vethwork.engine import Engine
 from vethwork.model.names import Name
 from vethwork.model.network import NetworkRequest
 from vethwork.model.steps import LINK_GROUP, RETIRED_GROUP
 from vethwork.reaper import Reaper, detach_all
+from vethwork.store.locks import Locks
 
 if TYPE_CHECKING:
     from typing import Any
@@ -140,3 +142,27 @@ def test_many_are_detached_at_once(stage: Stage) -> None:
     # SQLite keeps a descriptor of a file for later while another of the process is locked: one, not one each time.
     assert open_files[1] == open_files[2]
     assert links(stage) == {LINK_GROUP: [], RETIRED_GROUP: []}
+
+
+def test_a_network_that_goes_keeps_no_detach_waiting(stage: Stage) -> None:
+    """Who removes a network waits for all who share the world, and who is left to the reaper shares it until he is reaped."""
+    paths = {name: stage.lab.container(name).path for name in ("one", "two")}
+
+    def both_go() -> list[str]:
+        patience(0)
+        with Engine() as engine:
+            engine.create_network(NetworkRequest(Name("goes"), transient=True))
+            engine.create_network(NetworkRequest(Name("stays")))
+            engine.attach(request("one", nets=("goes",), netns=paths["one"]))
+            engine.attach(request("two", nets=("stays",), netns=paths["two"]))
+            with Reaper(engine.root, engine.run) as last, Engine(reaper=last) as prompt:
+                with Locks(f"{engine.root}/locks") as held:
+                    held.world(exclusive=False)
+                    prompt.detach("one", wait=False)
+                    assert eventually(lambda: engine.store.container("one") is None)
+                    prompt.detach("two", wait=False)
+                    assert eventually(lambda: engine.store.container("two") is None)
+                assert eventually(lambda: engine.store.network("goes") is None)
+            return [str(each.name) for each in engine.networks()]
+
+    assert stage.host.call(both_go, 40) == ["stays"]
