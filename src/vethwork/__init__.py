@@ -30,6 +30,7 @@ The map of the source, in the order in which things depend on each other:
     repair       mend              the ruleset, one network or one link, as it is on record
     upkeep       order             gc and restore
     guard        watch             hears what others change, and has it repaired; owns the ruleset
+    tallies      count             what published ports have carried
     doctor       advice            what hinders or endangers, and what to do
     sandbox      the library face
     frontends/   speak             translations of foreign protocols, the command line among them

@@ -267,6 +267,8 @@ SETS = {
     "port_at": "published ports of one address",
     "range": "published ranges of every address; the port stays the same",
     "range_at": "published ranges of one address",
+    "traffic": "published ports, with what each has carried",
+    "traffic_at": "the same of ports of one address",
 }
 """By the name of the set; a number for the IP version is left away."""
 
@@ -330,8 +332,13 @@ CHAINS = {
     (
         "inet",
         "forward",
-    ): "What passes through. The first rule only marks, see the bridge's `forward`. Then answers; then where it "
+    ): "What passes through. The first rules only count and mark, see the bridge's `forward`. Then answers; then where it "
     "comes from; then where it goes to; and last, where forwarding was off until we turned it on, nothing else.",
+    (
+        "inet",
+        "count",
+    ): "What published single ports carry, both ways: an element for each, found by where the flow was sent to before it was "
+    "rewritten. Nothing is decided here.",
     (
         "inet",
         "from_open",

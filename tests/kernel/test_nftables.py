@@ -140,7 +140,7 @@ class Host:
 
         def plain(value: Any) -> Any:
             if isinstance(value, dict):
-                if "elem" in value:
+                if isinstance(value.get("elem"), list):
                     value["elem"].sort(key=json.dumps)
                 return {key: plain(inner) for key, inner in value.items() if key != "handle"}
             return [plain(inner) for inner in value] if isinstance(value, list) else value

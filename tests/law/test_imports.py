@@ -21,6 +21,7 @@ ENGINE = {
     "pools",
     "reaper",
     "guard",
+    "tallies",
 }
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -44,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sandbox": CORE | {"plan", "kernel", "networks", "engine", "runtime"},
     "repair": CORE | {"plan", "kernel", "execution", "networks", "engine"},
     "guard": CORE | {"plan", "kernel", "engine", "repair", "runtime", "upkeep"},
+    "tallies": CORE | {"plan", "engine"},
     "service": CORE
     | ENGINE
     | {"face", "frontends/cni", "frontends/docker", "frontends/netavark", "frontends/oci"},

@@ -33,6 +33,7 @@ from vethwork.plan.elements import (
     network_elements,
     peer_elements,
     publication_elements,
+    traffic_elements,
 )
 from vethwork.plan.ruleset import BRIDGE, INET, TABLES
 
@@ -237,14 +238,42 @@ def test_who_may_speak_at_a_port() -> None:
 @pytest.mark.parametrize(
     ("asked", "leads"),
     [
-        ("80:80", ["port4 tcp . 80 : 10.0.0.2 . 80", "port6 tcp . 80 : fd00::2 . 80"]),
-        ("0.0.0.0:8080:80", ["port4 tcp . 8080 : 10.0.0.2 . 80"]),
-        ("[::]:8080:80/udp", ["port6 udp . 8080 : fd00::2 . 80"]),
-        ("192.0.2.1:80:80/sctp", ["port_at4 192.0.2.1 . sctp . 80 : 10.0.0.2 . 80"]),
-        ("[2001:db8::1]:80:80", ["port_at6 2001:db8::1 . tcp . 80 : fd00::2 . 80"]),
-        ("8000-8099:8000-8099", ["range4 tcp . 8000-8099 : 10.0.0.2", "range6 tcp . 8000-8099 : fd00::2"]),
-        ("192.0.2.1:8000-8099:8000-8099", ["range_at4 192.0.2.1 . tcp . 8000-8099 : 10.0.0.2"]),
-        ("0.0.0.0:8000-8001:80-81", ["port4 tcp . 8000 : 10.0.0.2 . 80", "port4 tcp . 8001 : 10.0.0.2 . 81"]),
+        (
+            "80:80",
+            [
+                "port4 tcp . 80 : 10.0.0.2 . 80",
+                "port6 tcp . 80 : fd00::2 . 80",
+                'traffic "ipv4" . tcp . 80',
+                'traffic "ipv6" . tcp . 80',
+            ],
+        ),
+        ("0.0.0.0:8080:80", ["port4 tcp . 8080 : 10.0.0.2 . 80", 'traffic "ipv4" . tcp . 8080']),
+        ("[::]:8080:80/udp", ["port6 udp . 8080 : fd00::2 . 80", 'traffic "ipv6" . udp . 8080']),
+        (
+            "192.0.2.1:80:80/sctp",
+            ["port_at4 192.0.2.1 . sctp . 80 : 10.0.0.2 . 80", "traffic_at4 192.0.2.1 . sctp . 80"],
+        ),
+        (
+            "[2001:db8::1]:80:80",
+            ["port_at6 2001:db8::1 . tcp . 80 : fd00::2 . 80", "traffic_at6 2001:db8::1 . tcp . 80"],
+        ),
+        (
+            "8000-8099:8000-8099",
+            ["range4 tcp . 8000-8099 : 10.0.0.2", "range6 tcp . 8000-8099 : fd00::2"],
+        ),
+        (
+            "192.0.2.1:8000-8099:8000-8099",
+            ["range_at4 192.0.2.1 . tcp . 8000-8099 : 10.0.0.2"],
+        ),
+        (
+            "0.0.0.0:8000-8001:80-81",
+            [
+                "port4 tcp . 8000 : 10.0.0.2 . 80",
+                "port4 tcp . 8001 : 10.0.0.2 . 81",
+                'traffic "ipv4" . tcp . 8000',
+                'traffic "ipv4" . tcp . 8001',
+            ],
+        ),
     ],
 )
 def test_where_a_port_leads(asked: str, leads: list[str]) -> None:
@@ -256,7 +285,10 @@ def test_where_a_port_leads(asked: str, leads: list[str]) -> None:
 def test_a_range_is_one_element_unless_it_is_shifted(count: int, shift: int, bound: bool) -> None:
     host = Address.parse("192.0.2.1") if bound else Address(4, 0)
     publication = Publication(Name("c"), ENDPOINT.id, Publish("tcp", host, 2000, 2000 + shift, count))
-    assert len(publication_elements(publication, ENDPOINT)) == (count if shift else 1)
+    assert len(publication_elements(publication, ENDPOINT)) == (
+        2 * count if shift else 2 if count == 1 else 1
+    )
+    assert len(traffic_elements(publication, ENDPOINT)) == (count if shift or count == 1 else 0)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,8 @@ def test_nothing_but_rules_is_made_for_it(world: World) -> None:
         Element("inet", "hairpin6", ("theirs", MADE[1].address)),
         Element("inet", "port4", ("tcp", 8080), (MADE[0].address, 80)),
         Element("inet", "port6", ("tcp", 8080), (MADE[1].address, 80)),
+        Element("inet", "traffic", ("ipv4", "tcp", 8080)),
+        Element("inet", "traffic", ("ipv6", "tcp", 8080)),
     }
     world.do(attach(world, "web", join(*MADE), "8080:80"))
     world.do(world.detach("web"))

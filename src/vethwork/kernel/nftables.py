@@ -54,6 +54,7 @@ from vethwork.wire.nftsets import (
     list_elements,
     parse_elements,
     parse_set,
+    parse_tallies,
 )
 
 TYPE_CHECKING = False
@@ -61,7 +62,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from vethwork.kernel.ownership import Owner, Way
-    from vethwork.model.ruleset import Element, Table
+    from vethwork.model.ruleset import Atom, Element, Table
+    from vethwork.model.snapshot import Tally
     from vethwork.wire.netlink import Message
     from vethwork.wire.nftsets import Request
 
@@ -183,6 +185,11 @@ class NftSocket(NetlinkSocket):
         """The elements of a set. Raises KernelRefused, ENOENT if the set is not there."""
         layout = Layout(table.family, table.name, table.set_named(name))
         return parse_elements(layout, self.dump(list_elements(layout), f"list set {layout.words}"))
+
+    def tallies(self, table: Table, name: str) -> dict[tuple[Atom, ...], Tally]:
+        """What a set that counts has counted, by key. Raises KernelRefused, ENOENT if the set is not there."""
+        layout = Layout(table.family, table.name, table.set_named(name))
+        return parse_tallies(layout, self.dump(list_elements(layout), f"list set {layout.words}"))
 
     def comment(self, table: Table) -> str | None:
         """A table's comment, empty if it has none; None if there is no such table. Raises KernelRefused."""

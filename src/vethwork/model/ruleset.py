@@ -37,6 +37,7 @@ class Set(Record):
     """A named set, or a map where ``data`` is not empty. ``key`` and ``data`` are nft type names.
 
     ``interval``: keys may be ranges. ``typeof``: the selectors to declare the key by, where no type name says it.
+    ``counter``: each element counts the packets, and their bytes, that were found to be in it.
     """
 
     name: str
@@ -44,12 +45,14 @@ class Set(Record):
     data: tuple[str, ...] = ()
     interval: bool = False
     typeof: tuple[str, ...] = ()
+    counter: bool = False
 
     def __str__(self) -> str:
         key = f"typeof {' . '.join(self.typeof)}" if self.typeof else f"type {' . '.join(self.key)}"
         data = f" : {' . '.join(self.data)}" if self.data else ""
         flags = "\n\t\tflags interval" if self.interval else ""
-        return f"\t{'map' if self.data else 'set'} {self.name} {{\n\t\t{key}{data}{flags}\n\t}}\n"
+        counter = "\n\t\tcounter" if self.counter else ""
+        return f"\t{'map' if self.data else 'set'} {self.name} {{\n\t\t{key}{data}{flags}{counter}\n\t}}\n"
 
 
 class Match(Record):

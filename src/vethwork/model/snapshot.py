@@ -105,6 +105,13 @@ class AttachSeen(Record):
     netns_cookie: int = 0
 
 
+class Tally(Record):
+    """What an element of a set that counts was found for."""
+
+    packets: int
+    bytes: int
+
+
 class Carried(Record):
     """What a link has received and sent since it was made."""
 

@@ -137,7 +137,30 @@ def publication_elements(publication: Publication, endpoint: Endpoint) -> tuple[
             f"publish {publish}: {endpoint.container} has no IPv{publish.versions[0]} address",
             hint="create its network with --ipv6" if publish.versions[0] == 6 else "",
         )
-    return tuple(found)
+    return (*found, *traffic_elements(publication, endpoint))
+
+
+def traffic_elements(publication: Publication, endpoint: Endpoint) -> tuple[Element, ...]:
+    """Where what a publication carries is counted, keyed by the host's side of it as the maps are, and so its own alone.
+
+    A port that has an element of its own there has one here. A range that is one element there is not counted.
+    """
+    publish = publication.publish
+    host_ip = publish.host_ip
+    bound = host_ip is not None and not host_ip.is_any
+    if publish.count > 1 and not publish.shifted:
+        return ()
+    have = {interface.address.version for interface in endpoint.addresses}
+    return tuple(
+        [
+            Element("inet", f"traffic_at{version}", (host_ip, publish.protocol, publish.host_port + offset))
+            if bound and host_ip
+            else Element("inet", "traffic", (f"ipv{version}", publish.protocol, publish.host_port + offset))
+            for version in publish.versions
+            if version in have
+            for offset in range(publish.count)
+        ]
+    )
 
 
 def _publish_elements(publication: Publication, to: Address) -> list[Element]:

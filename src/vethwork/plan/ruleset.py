@@ -7,6 +7,7 @@ How to read it, in the order a packet meets it:
 * ``guard``: what comes from a container never reaches 127.0.0.0/8, although ``route_localnet`` is on for the bridges.
 * ``prerouting`` and ``output``: a published port is looked up and rewritten, only if the packet was for this host.
 * ``input``: which containers may speak to the host at all.
+* ``count``: what a published port carries, both ways, as it is forwarded; ranges are not counted.
 * ``forward``: established first; then by the bridge it came from; then by the bridge it goes to.
 * ``postrouting``: what must come back through us gets our address: the host's loopback, hairpins, and the outside world.
 
@@ -81,6 +82,30 @@ def _publish_chain(name: str, prefix: str, address: bool) -> Chain:
     return Chain(name, tuple(rules))
 
 
+def _traffic_sets() -> list[Set]:
+    """What single ports carry, by where a flow was sent to."""
+    keys = (("traffic", "nf_proto"), ("traffic_at4", "ipv4_addr"), ("traffic_at6", "ipv6_addr"))
+    return [Set(name, (kind, "inet_proto", "inet_service"), counter=True) for name, kind in keys]
+
+
+def _count_chain() -> Chain:
+    """Find the one element that a packet of a published flow belongs to, whichever way it goes.
+
+    Ranges are not counted: to look every packet up in a set of ranges takes a microsecond.
+    """
+    wheres = (
+        ("meta nfproto", "traffic"),
+        ("ct original ip daddr", "traffic_at4"),
+        ("ct original ip6 daddr", "traffic_at6"),
+    )
+    # nft takes the flow's port for one only behind the protocols that have ports.
+    rules = [
+        _rule(HAS_PORTS, Match((where, "meta l4proto", "ct original proto-dst"), f"@{name}"), RETURN)
+        for where, name in wheres
+    ]
+    return Chain("count", tuple(rules))
+
+
 LOCAL = Match(("fib daddr type",), "local")
 
 INET = Table(
@@ -96,6 +121,7 @@ INET = Table(
         Set("forward_to", ("ifname",), ("verdict",)),
         *_family_sets(4),
         *_family_sets(6),
+        *_traffic_sets(),
     ),
     (
         Chain(
@@ -151,9 +177,11 @@ INET = Table(
         ),
         Chain("from_closed", (_rule(Match(("iifname", "oifname"), "@peers"), ACCEPT), _rule(DROP))),
         Chain("to_open", (_rule(PUBLISHED, ACCEPT), _rule(DROP))),
+        _count_chain(),
         Chain(
             "forward",
             (
+                _rule(PUBLISHED, Verdict("jump count")),
                 # With br_netfilter, the kernel bridges what is rewritten to the bridge that it came from; the mark lets
                 # it pass between two ports that may not talk to each other otherwise.
                 _rule(PUBLISHED, Match(("iifname", "oifname"), "@mirrors"), SetMark(MARK)),

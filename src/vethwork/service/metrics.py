@@ -1,9 +1,9 @@
 """``GET /metrics``: the service's numbers in the text format of Prometheus, as a WSGI application (PEP 3333).
 
-What containers, networks, leases and ports there are is read from the records, what links have carried from the kernel, and
-both only when somebody asks. ``direction`` is the container's: what comes ``in`` to it, and what goes ``out`` of it. A
-network's traffic is that of its bridge, and so what passes its gateway; what containers of one network say to each other is
-seen at their endpoints.
+What containers, networks, leases and ports there are is read from the records, what links and ports have carried from the
+kernel, and both only when somebody asks. ``direction`` is the container's: what comes ``in`` to it, and what goes ``out`` of
+it. A network's traffic is that of its bridge, and so what passes its gateway; what containers of one network say to each
+other is seen at their endpoints.
 
 Rules: read-only; nothing but GET and HEAD of /metrics. Who never asks does not pay for the library (5 MB).
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vethwork import __version__
 from vethwork.service.counters import BOUNDS
+from vethwork.tallies import port_tallies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -80,6 +81,7 @@ class _Collector:
         with self._engines() as engine:
             yield from _records(engine)
             yield from _traffic(engine, engine.kernel.door("").carried())
+            yield from _ports(engine)
 
     def _service(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, InfoMetricFamily
@@ -138,6 +140,24 @@ def _traffic(engine: Engine, carried: dict[str, Carried]) -> Iterator[Metric]:
     yield from _counted("vethwork_network", "through a network's gateway", ("network",), networks, carried)
     labels = ("network", "container", "interface")
     yield from _counted("vethwork_endpoint", "of a container's interface", labels, endpoints, carried)
+
+
+def _ports(engine: Engine) -> Iterator[Metric]:
+    """What published ports have carried, in both directions as one."""
+    from prometheus_client.core import CounterMetricFamily
+
+    labels = ["container", "host_ip", "host_port", "protocol"]
+    what = "forwarded to a published port and back, but for the host's own and for ranges that keep their numbers."
+    packets = CounterMetricFamily("vethwork_port_packets", f"Packets {what}", labels=labels)
+    octets = CounterMetricFamily("vethwork_port_bytes", f"Bytes {what}", labels=labels)
+    for publication, tally in port_tallies(engine):
+        asked = publication.publish
+        span = f"{asked.host_port}-{asked.last}" if asked.count > 1 else str(asked.host_port)
+        values = [publication.container, str(asked.host_ip or ""), span, asked.protocol]
+        packets.add_metric(values, tally.packets)
+        octets.add_metric(values, tally.bytes)
+    yield packets
+    yield octets
 
 
 def _counted(

@@ -17,7 +17,7 @@ from struct import Struct
 
 from vethwork.model.address import BITS, Prefix
 from vethwork.model.ruleset import Masquerade, Match, Nat, SetMark, Verdict, VerdictMap
-from vethwork.wire.netlink import be32, nested, string
+from vethwork.wire.netlink import attribute, be32, nested, string
 from vethwork.wire.nftdata import TYPES, Type, number, pack_fields, pack_value, pack_verdict, widths
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NFTA_LIST_ELEM = 1
 NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
 NFTA_META_DREG, NFTA_META_KEY, NFTA_META_SREG = 1, 2, 3
-NFTA_CT_DREG, NFTA_CT_KEY = 1, 2
+NFTA_CT_DREG, NFTA_CT_KEY, NFTA_CT_DIRECTION = 1, 2, 3
 NFTA_FIB_DREG, NFTA_FIB_RESULT, NFTA_FIB_FLAGS = 1, 2, 3
 NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_LEN = 1, 2, 3, 4
 NFTA_BITWISE_SREG, NFTA_BITWISE_DREG, NFTA_BITWISE_LEN, NFTA_BITWISE_MASK, NFTA_BITWISE_XOR = 1, 2, 3, 4, 5
@@ -40,7 +40,8 @@ NFTA_NAT_TYPE, NFTA_NAT_FAMILY, NFTA_NAT_REG_ADDR_MIN, NFTA_NAT_REG_PROTO_MIN = 
 
 NFT_META_PROTOCOL, NFT_META_MARK, NFT_META_IIFNAME, NFT_META_OIFNAME = 1, 3, 6, 7
 NFT_META_NFPROTO, NFT_META_L4PROTO, NFT_META_IIFGROUP = 15, 16, 21
-NFT_CT_STATE, NFT_CT_STATUS = 0, 2
+NFT_CT_STATE, NFT_CT_STATUS, NFT_CT_PROTO_DST, NFT_CT_DST_IP, NFT_CT_DST_IP6 = 0, 2, 12, 20, 22
+IP_CT_DIR_ORIGINAL = 0
 NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR, NFTA_FIB_F_IIF = 3, 2, 8
 NFT_CMP_EQ, NFT_CMP_NEQ = 0, 1
 NFT_LOOKUP_F_INV = 1
@@ -136,6 +137,16 @@ def _ct(kind: Type, key: int) -> Selector:
     return Selector(kind, load)
 
 
+def _original(kind: Type, key: int) -> Selector:
+    """What the flow of a packet was sent to, whichever way the packet goes."""
+    direction = attribute(NFTA_CT_DIRECTION, bytes((IP_CT_DIR_ORIGINAL,)))
+
+    def load(register: int, _: int) -> bytes:
+        return expression("ct", be32(NFTA_CT_KEY, key), be32(NFTA_CT_DREG, register), direction)
+
+    return Selector(kind, load)
+
+
 def _fib(flags: int) -> Selector:
     def load(register: int, _: int) -> bytes:
         return expression(
@@ -177,6 +188,9 @@ _V4, _V6 = TYPES["ipv4_addr"], TYPES["ipv6_addr"]
 
 SELECTORS = {
     "arp saddr ip": _payload(_V4, NETWORK, 14, "arp"),
+    "ct original ip daddr": _original(_V4, NFT_CT_DST_IP),
+    "ct original ip6 daddr": _original(_V6, NFT_CT_DST_IP6),
+    "ct original proto-dst": _original(TYPES["inet_service"], NFT_CT_PROTO_DST),
     "ct state": _ct(_machine_word("ct_state", 26, FLAGS["ct state"]), NFT_CT_STATE),
     "ct status": _ct(_machine_word("ct_status", 28, FLAGS["ct status"]), NFT_CT_STATUS),
     "ether saddr": _payload(TYPES["ether_addr"], LINK, 6),

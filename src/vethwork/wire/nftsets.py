@@ -13,6 +13,7 @@ have put in is understood: all else raises ValueError.
 from __future__ import annotations
 
 from vethwork.model.ruleset import Element, Set
+from vethwork.model.snapshot import Tally
 from vethwork.wire.netlink import (
     NLM_F_CREATE,
     Message,
@@ -36,7 +37,14 @@ from vethwork.wire.nftdata import (
     unpack_verdict,
     widths,
 )
-from vethwork.wire.nftexpr import ANONYMOUS, NFTA_LIST_ELEM, byte_order, typeof_data
+from vethwork.wire.nftexpr import (
+    ANONYMOUS,
+    NFTA_EXPR_DATA,
+    NFTA_EXPR_NAME,
+    NFTA_LIST_ELEM,
+    byte_order,
+    typeof_data,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,12 +64,15 @@ NEWSET, GETSET, NEWSETELEM, GETSETELEM, DELSETELEM = 9, 10, 12, 13, 14  # enum n
 
 NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE, NFTA_SET_KEY_LEN = 1, 2, 3, 4, 5
 NFTA_SET_DATA_TYPE, NFTA_SET_DATA_LEN, NFTA_SET_DESC, NFTA_SET_ID, NFTA_SET_USERDATA = 6, 7, 9, 10, 13
+NFTA_SET_EXPR = 17
 NFTA_SET_DESC_SIZE, NFTA_SET_DESC_CONCAT, NFTA_SET_FIELD_LEN = 1, 2, 1
 NFT_SET_ANONYMOUS, NFT_SET_CONSTANT, NFT_SET_INTERVAL, NFT_SET_MAP, NFT_SET_CONCAT = 1, 2, 4, 8, 0x80
 NFT_DATA_VERDICT = 0xFFFFFF00
 NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET = 1, 2
 NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET_ID = 3, 4
-NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_KEY_END = 1, 2, 3, 10
+NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS = 1, 2, 3
+NFTA_SET_ELEM_EXPR, NFTA_SET_ELEM_KEY_END = 7, 10
+NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS = 1, 2
 NFT_SET_ELEM_INTERVAL_END = 1
 
 LIST_BYTES = 60_000
@@ -155,6 +166,8 @@ def new_set(table: Table, declared: Set, identity: int) -> Request:
     if layout.ranges:
         fields = [nested(NFTA_LIST_ELEM, be32(NFTA_SET_FIELD_LEN, each.length)) for each in layout.keys]
         inner.append(nested(NFTA_SET_DESC, nested(NFTA_SET_DESC_CONCAT, *fields)))
+    if declared.counter:  # the kernel gives each element one of its own
+        inner.append(nested(NFTA_SET_EXPR, string(NFTA_EXPR_NAME, "counter"), nested(NFTA_EXPR_DATA)))
     note = typeof_data(declared.typeof) if declared.typeof else byte_order(layout.keys)
     inner.append(attribute(NFTA_SET_USERDATA, note))
     what = "map" if declared.data else "set"
@@ -178,7 +191,7 @@ def parse_set(body: bytes) -> Set:
         data = ("verdict",) if kind == NFT_DATA_VERDICT else concat_names(kind)
     key = concat_names(int.from_bytes(found.get(NFTA_SET_KEY_TYPE, b""), "big"))
     name = found.get(NFTA_SET_NAME, b"").rstrip(b"\0").decode()
-    return Set(name, key, data, bool(flags & NFT_SET_INTERVAL))
+    return Set(name, key, data, bool(flags & NFT_SET_INTERVAL), counter=NFTA_SET_EXPR in found)
 
 
 def anonymous_set(table: Table, kind: Type, words: tuple[str, ...], identity: int) -> list[Request]:
@@ -284,15 +297,35 @@ def parse_elements(layout: Layout, bodies: Iterable[bytes]) -> tuple[Element, ..
 
     Raises ValueError for what is cut short or is not of the set's types.
     """
-    items = [
+    read = _read_tree if layout.tree else _read_items
+    items = _items(bodies)
+    return tuple([Element(layout.family, layout.name, key, data) for key, data in read(layout, items)])
+
+
+def parse_tallies(layout: Layout, bodies: Iterable[bytes]) -> dict[tuple[Atom, ...], Tally]:
+    """Read from a listing what a set that counts has counted, by key. Raises ValueError as :func:`parse_elements`."""
+    items = _items(bodies)
+    keys = [key for key, _ in _read_items(layout, items)]
+    return dict(zip(keys, map(_tally, items), strict=True))
+
+
+def _tally(item: dict[int, bytes]) -> Tally:
+    expression = attributes(item.get(NFTA_SET_ELEM_EXPR, b""))
+    found = attributes(expression.get(NFTA_EXPR_DATA, b""))
+    packets, octets = found.get(NFTA_COUNTER_PACKETS, b""), found.get(NFTA_COUNTER_BYTES, b"")
+    if len(packets) != 8 or len(octets) != 8:
+        raise ValueError("an element of a set that counts has no counter")
+    return Tally(int.from_bytes(packets, "big"), int.from_bytes(octets, "big"))
+
+
+def _items(bodies: Iterable[bytes]) -> list[dict[int, bytes]]:
+    return [
         attributes(item)
         for body in bodies
         for kind, elements in each_attribute(body, 4)
         if kind == NFTA_SET_ELEM_LIST_ELEMENTS
         for _, item in each_attribute(elements)
     ]
-    read = _read_tree if layout.tree else _read_items
-    return tuple([Element(layout.family, layout.name, key, data) for key, data in read(layout, items)])
 
 
 def _key(item: dict[int, bytes], kind: int = NFTA_SET_ELEM_KEY) -> bytes:
