@@ -62,8 +62,11 @@ def furnish(world: World) -> None:
 
 def of_networks(elements: tuple[str, ...]) -> list[str]:
     """The elements that belong to networks and not to containers."""
+    of_containers = (" port", " range", " traffic")
     return [
-        each for each in elements if each.startswith("inet") and " port" not in each and " range" not in each
+        each
+        for each in elements
+        if each.startswith("inet") and not any(name in each for name in of_containers)
     ]
 
 

@@ -338,8 +338,14 @@ def ruleset() -> tuple[tuple[str, ...], tuple[str, ...]]:
         elif kind in ("set", "map"):
             where = f"{body['family']} {body['name']}"
             rules.append(where)
-            elements += [f"{where} {json.dumps(each)}" for each in body.get("elem", ())]
+            elements += [f"{where} {json.dumps(_uncounted(each))}" for each in body.get("elem", ())]
     return tuple(rules), tuple(sorted(elements))
+
+
+def _uncounted(element: Any) -> Any:
+    """An element, less the packets that were counted at it."""
+    counted = isinstance(element, dict) and "counter" in element.get("elem", {})
+    return element["elem"]["val"] if counted else element
 
 
 def sql(query: str, *values: object) -> list[tuple[Any, ...]]:

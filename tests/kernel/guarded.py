@@ -66,7 +66,8 @@ class Guarded(Stage):
     def listing(self) -> str:
         """Our two tables, as nft lists them, less what it says of the owner and what has been counted."""
         text = "".join(
-            self.host.run(["nft", "-s", "list", "table", each, "vethwork"]).stdout for each in ("inet", "bridge")
+            self.host.run(["nft", "-s", "list", "table", each, "vethwork"]).stdout
+            for each in ("inet", "bridge")
         )
         lines = [line.partition(" # progname")[0] for line in text.splitlines()]
         return "\n".join(line for line in lines if line and not line.startswith("\tflags"))
