@@ -46,6 +46,7 @@ NEWLINK, DELLINK, SETLINK, NEWADDR, NEWROUTE = 16, 17, 19, 20, 24
 NEWSETELEM, DELSETELEM, BATCH_BEGIN, BATCH_END = 0x0A0C, 0x0A0E, 0x10, 0x11
 FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 PROTOCOLS = {"tcp": 6, "udp": 17}
+VERSIONS = {'"ipv4"': 2, '"ipv6"': 10}  # NFPROTO_IPV4 and _IPV6, as the engine's commands say them
 GROUP = 1986360424  # the mark of our links
 NEAR, FAR = 60000, 2
 """The numbers of the two ends of the pair: one that the host has not come to, and the first that a namespace gives."""
@@ -130,6 +131,8 @@ def encode(text: str) -> bytes:
 
 
 def _encode_part(part: str) -> bytes:
+    if part in VERSIONS:
+        return bytes([VERSIONS[part], 0, 0, 0])
     if part.startswith('"'):
         return part.strip('"').encode().ljust(16, b"\0")
     if re.fullmatch(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", part):
