@@ -69,15 +69,19 @@ class Engine(Networks):
         with self.turn(request.name, *[join.network for join in request.joins], shares=shares) as execution:
             if shares:
                 self.check_namespace(request)  # again: it was there before our turn came
-            local = self.observer.local_holders(request.publishes, reserved=request.reserved)
-            seen: list[AttachSeen] = []
+            return self.attach_in(execution, request)
 
-            def plan() -> Plan:
-                seen[:] = [self.observer.attach(request, local)]
-                return plan_attach(request, *seen)
+    def attach_in(self, execution: Execution, request: AttachRequest) -> ContainerSeen:
+        """The same, in a turn that the caller has."""
+        local = self.observer.local_holders(request.publishes, reserved=request.reserved)
+        seen: list[AttachSeen] = []
 
-            done = execution.carry_out(plan)
-            return attached(done, seen[0]) if request.joins else self.inspect(request.name)
+        def plan() -> Plan:
+            seen[:] = [self.observer.attach(request, local)]
+            return plan_attach(request, *seen)
+
+        done = execution.carry_out(plan)
+        return attached(done, seen[0]) if request.joins else self.inspect(request.name)
 
     def turn(self, name: str, *networks: str, shares: bool = False) -> Execution:
         """The turn of a container, by name or id; with the world to itself where it has, or gets, the end of a cable.

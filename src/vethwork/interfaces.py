@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from vethwork.errors import ConflictError
 from vethwork.kernel.netns import same_netns
-from vethwork.plan.attach import plan_attach
 from vethwork.plan.detach import plan_detach, plan_disconnect
 
 TYPE_CHECKING = False
@@ -39,9 +38,7 @@ def _add(engine: Engine, request: AttachRequest) -> Endpoint:
             have = {each.publish for each in seen.publications}
             fresh = tuple([publish for publish in request.publishes if publish not in have])
             return engine.connect_in(execution, seen, join, fresh, reserved=request.reserved)
-        local = engine.observer.local_holders(request.publishes, reserved=request.reserved)
-        execution.carry_out(lambda: plan_attach(request, engine.observer.attach(request, local)))
-        return engine.inspect(request.name).endpoints[0]
+        return engine.attach_in(execution, request).endpoints[0]
 
 
 def remove_interface(engine: Engine, name: str, network: str, ifname: str, owner: str) -> bool:
