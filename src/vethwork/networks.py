@@ -140,7 +140,7 @@ class Networks:
                     raise
         network = self.network(key)
         if differences := differences_of(network, request):
-            if network.transient and not self.store.endpoints_on(network.name):
+            if network.transient and not self.store.is_in_use(network.name):
                 self.remove_idle_networks((network,))
                 return self.create_network(request)
             raise ConflictError(
@@ -162,7 +162,7 @@ class Networks:
     def remove_idle_networks(self, among: tuple[Network, ...] | None = None) -> None:
         """Remove the transient networks that nobody is on (any more)."""
         for network in self.networks() if among is None else among:
-            if network.transient and not self.store.endpoints_on(network.name):
+            if network.transient and not self.store.is_in_use(network.name):
                 try:
                     self.remove_network(network.name)
                 except (ConflictError, NotFound):

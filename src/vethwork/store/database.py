@@ -221,6 +221,10 @@ class Store:
             "SELECT record FROM endpoints WHERE network = ? ORDER BY container, ifname", network
         )
 
+    def is_in_use(self, network: str) -> bool:
+        """Whether somebody is on a network; a look-up, however many are."""
+        return bool(self._all("SELECT 1 FROM endpoints WHERE network = ? LIMIT 1", network))
+
     def endpoint_by(self, ifname: str) -> Endpoint | None:
         """The endpoint that has a link of the host of that name, its ifb among them."""
         query = "SELECT record FROM endpoints WHERE host_ifname = ?1 OR id = ?2"

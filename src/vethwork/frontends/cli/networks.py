@@ -205,7 +205,7 @@ def prune(dry: bool) -> None:
     """Remove every network that nobody is on, the default one aside."""
     with options.open_engine(dry) as engine:
         for each in engine.networks():
-            if each.name == NetworkRequest.default().name or engine.store.endpoints_on(each.name):
+            if each.name == NetworkRequest.default().name or engine.store.is_in_use(each.name):
                 continue
             try:
                 engine.remove_network(each.name)
