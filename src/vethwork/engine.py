@@ -121,16 +121,21 @@ class Engine(Networks):
     def _detach(self, name: str, *, dead: bool, wait: bool = True) -> tuple[Network, ...] | None:
         """Gives the networks that it was on."""
         with self.turn(name) as execution:
-            seen = self.observer.existing(name)
-            if seen is None or (dead and self.lives(seen.container)):
+            container = self.store.container(name)
+            if container is None:
                 return None
-            cables = self.observer.cables(seen)
-            alive = self.lives(seen.container)
-            # Who shares its namespace is looked at in the transaction: nobody may come in between.
-            execution.carry_out(
-                lambda: plan_detach(self.observer.container(name), cables, alive=alive), wait=wait
-            )
-            return seen.networks
+            alive = self.lives(container)
+            if dead and alive:
+                return None
+            networks: list[Network] = []
+
+            def plan() -> Plan:  # who shares its namespace is looked at here: nobody may come in between
+                seen = self.observer.container(name)
+                networks.extend(seen.networks)
+                return plan_detach(seen, self.observer.cables(seen), alive=alive)
+
+            execution.carry_out(plan, wait=wait)
+            return tuple(networks)
 
     def make_room(self, request: AttachRequest) -> bool:
         """Detach who died without anybody having said so, and still holds what is asked for: name, place, address or port.
@@ -234,7 +239,7 @@ class Engine(Networks):
     def unpublish(self, name: str, publish: Publish) -> None:
         """Close a published range, named as it was published. Raises NotFound."""
         with self.turn(name) as execution:
-            seen = self.observer.container(name)
+            seen = self.observer.publisher(name, publish)
             execution.carry_out(lambda: plan_unpublish(publish, seen))
 
     def check_namespace(self, request: AttachRequest) -> None:

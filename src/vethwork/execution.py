@@ -167,15 +167,15 @@ class Execution:
             self._recover_all()
 
     def _unfinished(self) -> list[tuple[int, str, str]]:
-        """What is to be gone on with here: number, verb and subject."""
+        """What is to be gone on with here, and not by the reaper, who may have hundreds: number, verb and subject."""
         intended = self._store.intended()
+        if self._reaper is not None:
+            intended = [each for each in intended if not self._reaper.holds(each[0])]
         known = stuck(self._store) if intended and not self._is_thorough else {}
         return [each for each in intended if each[0] not in known or each[2] == self._container]
 
     def _recover_all(self) -> None:
         for number, verb, subject in self._unfinished():
-            if self._reaper is not None and self._reaper.holds(number):
-                continue
             if is_worldly(verb) or subject == self._container or self._locks.try_container(subject):
                 plan = self._store.intent(number)
                 if plan is None:

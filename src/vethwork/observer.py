@@ -37,27 +37,39 @@ class Observer:
 
     def container(self, name: str, *, ports: bool = True) -> ContainerSeen:
         """A container with all that hangs on it; less its ports, of which there may be many. Raises NotFound."""
+        seen = self.existing(name, ports=ports)
+        if seen is None:
+            raise NotFound(f"container {name}: there is none of that name", hint="'vethwork ps' lists them")
+        return seen
+
+    def existing(self, name: str, *, ports: bool = True) -> ContainerSeen | None:
+        """The same, or None."""
         container = self._store.container(name)
         if container is None:
-            raise NotFound(f"container {name}: there is none of that name", hint="'vethwork ps' lists them")
+            return None
         endpoints = self._store.endpoints_of(container.name)
         networks = tuple([self.network_row(endpoint.network) for endpoint in endpoints])
-        others = self._store.containers_in(container.netns) if container.pinned else ()
-        sharers = tuple([other.name for other in others if other.name != container.name])
+        others = self._others(container.netns, container.name)
+        sharers = others if container.pinned else ()
         publications = self._store.publications_of(container.name) if ports else ()
-        lodger = self._lodger(container.netns, container.name)
-        return ContainerSeen(container, endpoints, publications, networks, sharers, lodger)
+        return ContainerSeen(container, endpoints, publications, networks, sharers, self._lodger(others))
 
-    def _lodger(self, netns: str, name: str) -> str:
-        """The container beside ``name`` that has interfaces in a namespace; empty if there is none."""
-        for other in self._store.containers_in(netns) if netns else ():
-            if other.name != name and self._store.endpoints_of(other.name):
-                return other.name
-        return ""
+    def publisher(self, name: str, publish: Publish) -> ContainerSeen:
+        """A container with the one publication that is named, where it has it; else with all. Raises NotFound."""
+        seen = self.container(name, ports=False)
+        near = self._store.publications_near(publish) if publish.host_port else ()
+        own = seen.container.name
+        named = tuple([each for each in near if each.container == own and each.publish == publish])
+        return seen.replace(publications=named or self._store.publications_of(own))
 
-    def existing(self, name: str) -> ContainerSeen | None:
-        """The same, or None."""
-        return self.container(name) if self._store.container(name) is not None else None
+    def _others(self, netns: str, name: str) -> tuple[str, ...]:
+        """The containers that live in a namespace beside ``name``."""
+        there = self._store.containers_in(netns) if netns else ()
+        return tuple([other.name for other in there if other.name != name])
+
+    def _lodger(self, others: tuple[str, ...]) -> str:
+        """The one of them that has interfaces; empty if there is none."""
+        return next((each for each in others if self._store.endpoints_of(each)), "")
 
     def network_row(self, name: str) -> Network:
         """A network. Raises NotFound."""
@@ -127,7 +139,7 @@ class Observer:
             target=target,
             pin_path=f"{self._run}/netns/{request.id[:12]}",
             existing=self.existing(request.name),
-            lodger=self._lodger(path, request.name),
+            lodger=self._lodger(self._others(path, request.name)),
             netns_cookie=cookie_of(self._kernel.netns_fd(path)) if path else 0,
         )
 

@@ -1,4 +1,4 @@
-"""What a call reads from the records does not grow with the containers that are there: rows are counted, not time."""
+"""What a call reads from the records does not grow with the containers and ports that are there: rows are counted."""
 
 from __future__ import annotations
 
@@ -87,6 +87,31 @@ def test_library(lab: Lab) -> None:
 
     lab.host.call(lambda: Engine().create_network(NetworkRequest(Name("blue"))))
     check_flat(lab.host, "blue", attach, publish, detach)
+
+
+def test_ports(lab: Lab) -> None:
+    """One more port, and one less, of a container that has few or many."""
+
+    def attach() -> None:
+        with Engine() as engine:
+            engine.attach(request("one", *[f"{9000 + number}:80" for number in range(FEW)]))
+
+    def publish(*ports: str) -> None:
+        with Engine() as engine:
+            engine.publish("one", *map(Publish.parse, ports))
+
+    def unpublish() -> None:
+        with Engine() as engine:
+            engine.unpublish("one", Publish.parse("8001:81"))
+
+    def read() -> tuple[int, int]:
+        return rows_read(lab.host, lambda: publish("8001:81")), rows_read(lab.host, unpublish)
+
+    lab.host.call(attach)
+    few = read()
+    lab.host.call(lambda: publish(*[f"{9000 + number}:80" for number in range(FEW, MANY)]))
+    assert read() == few
+    assert all(few), "counting works"
 
 
 def test_netavark(lab: Lab) -> None:

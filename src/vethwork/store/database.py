@@ -279,9 +279,9 @@ class Store:
             ]
         )
 
-    def intended(self) -> tuple[tuple[int, str, str], ...]:
+    def intended(self) -> list[tuple[int, str, str]]:
         """The same, without the plans: number, verb and subject."""
-        return tuple(self._all("SELECT id, verb, subject FROM intents ORDER BY id"))
+        return self._all("SELECT id, verb, subject FROM intents ORDER BY id")
 
     def intent(self, number: int) -> Plan | None:
         """One plan; None if it is settled, or was taken back."""
