@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from bench import namespaces, peers
+from bench.host import Host
 from bench.results import Results
 from bench.run import PROJECT, Run
 
@@ -64,6 +65,8 @@ def _measure(run: Run, part: str) -> bool:
             run.results.save()
 
     namespaces.remove_cgroups()  # of a run that was killed
+    # The kernel may be clearing away the thousands of namespaces of the part before for a minute, and holds up everybody.
+    namespaces.in_process_namespace(lambda: Host().settle())
     try:
         status = namespaces.in_process_namespace(in_child)
     finally:

@@ -103,6 +103,17 @@ class Agents:
         self.all[name] = agent = Agent(name, make)
         return agent
 
+    def ready(self) -> dict[str, Exception]:
+        """Wait until all are built; who fails is dropped, and given with the reason."""
+        failed: dict[str, Exception] = {}
+        for name in list(self.all):
+            try:
+                self.all[name].ready()
+            except (Failed, TimeoutError) as why:
+                failed[name] = why
+                self.drop(name)
+        return failed
+
     def drop(self, name: str) -> None:
         """End one."""
         self.all.pop(name).end()

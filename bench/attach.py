@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.agent import Agents, Failed
-from bench.contenders import Chain, Library, Netavark, OursAsCni, OursAsNetavark
+from bench.contenders import start_all
 from bench.floor import Floor
 
 if TYPE_CHECKING:
@@ -25,18 +25,12 @@ HANDED = 0.0005
 
 def measure(run: Run) -> None:
     """Measure it all."""
-    root = run.peers.root
     sizes = SIZES[:3] if run.quick else SIZES
     with Agents() as agents:
         agents.start("floor", Floor)
-        agents.start("library", Library)
-        agents.start("podman-cold", lambda: OursAsNetavark(False))
-        agents.start("podman-warm", lambda: OursAsNetavark(True))
-        agents.start("cni-cold", lambda: OursAsCni(False))
-        agents.start("cni-warm", lambda: OursAsCni(True))
-        agents.start("netavark", lambda: Netavark(root))
-        agents.start("cni-chain", lambda: Chain(root))
-        _drop_failed(run, agents, sizes[0])
+        start_all(agents, run.peers.root)
+        for who, why in agents.ready().items():
+            _out(run, who, sizes[0], why)
         for who in agents.all.keys() & WARM.keys():
             for kind, size in agents.all[who].call("service_memory").items():
                 run.results.add("memory", kind, who, 0, [size], "B")
@@ -49,15 +43,6 @@ def measure(run: Run) -> None:
                 _compare(run, agents)
             _rounds(run, agents, size)
             run.results.save()
-
-
-def _drop_failed(run: Run, agents: Agents, size: int) -> None:
-    for who in list(agents.all):
-        try:
-            agents.all[who].ready()
-        except (Failed, TimeoutError) as why:
-            agents.drop(who)
-            _out(run, who, size, why)
 
 
 def _out(run: Run, who: str, size: int, why: Exception) -> None:

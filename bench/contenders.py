@@ -31,6 +31,8 @@ from bench.namespaces import spawn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bench.agent import Agents
+
 NETAVARK, CNI_DIRECTORY = "/usr/lib/podman/netavark", "/usr/lib/cni"
 
 
@@ -359,3 +361,14 @@ class OursAsCni(OursMixin, Chain):
         if count > self.filled:
             self.fill_by_library(self, self.name, self.filled, count)
             self.filled = count
+
+
+def start_all(agents: Agents, peers_root: str | None) -> None:
+    """Start everybody."""
+    agents.start("library", Library)
+    agents.start("podman-cold", lambda: OursAsNetavark(False))
+    agents.start("podman-warm", lambda: OursAsNetavark(True))
+    agents.start("cni-cold", lambda: OursAsCni(False))
+    agents.start("cni-warm", lambda: OursAsCni(True))
+    agents.start("netavark", lambda: Netavark(peers_root))
+    agents.start("cni-chain", lambda: Chain(peers_root))
