@@ -53,8 +53,9 @@ def serve(
     os.chdir("/")
     counters = Counters()
     with ExitStack() as parts:
-        engines = Engines(root, run, parts.enter_context(Reaper(root, run)))
-        web = Web(engines.drop)
+        reaper = parts.enter_context(Reaper(root, run))
+        engines = parts.enter_context(Engines(root, run, reaper))
+        web = Web()
         sockets = [f"{run}/{SOCKET}"]
         metrics = Metrics(engines, counters)
         web.add(parts.enter_context(listening(sockets[0])), _by_path(Calls(engines, counters), metrics))

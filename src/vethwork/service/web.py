@@ -26,7 +26,6 @@ from vethwork.service.peers import credentials, may_speak
 from vethwork.service.sockets import BACKLOG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from wsgiref.types import WSGIApplication
 
 THREADS = 16
@@ -71,20 +70,6 @@ class _Channel(HTTPChannel):
         return self.request is not None and time.monotonic() - self.since > REQUEST_SECONDS
 
 
-class _Workers(ThreadedTaskDispatcher):
-    """Threads that say when they end."""
-
-    def __init__(self, on_end: Callable[[], None]) -> None:
-        super().__init__()
-        self._on_end = on_end
-
-    def handler_thread(self, thread_no: int) -> None:
-        try:
-            super().handler_thread(thread_no)
-        finally:
-            self._on_end()
-
-
 class _Server(BaseWSGIServer):
     """Answers at a socket that listens already. Lets only root in at one that is a file."""
 
@@ -95,7 +80,7 @@ class _Server(BaseWSGIServer):
         listener: socket.socket,
         application: WSGIApplication,
         open_: dict[int, Any],
-        workers: _Workers,
+        workers: ThreadedTaskDispatcher,
     ) -> None:
         settings = Adjustments(
             sockets=[listener],
@@ -158,17 +143,16 @@ class _Server(BaseWSGIServer):
 class Web:
     """Sockets and who answers at them, in one loop."""
 
-    def __init__(self, on_thread_end: Callable[[], None] = lambda: None) -> None:
+    def __init__(self) -> None:
         for name in ("waitress", "waitress.queue"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what clients do wrong is theirs to be told
-        self._on_thread_end = on_thread_end
         self._open: dict[int, Any] = {}  # every descriptor that is waited for
         self._servers: list[_Server] = []
         self._stopping = False
 
     def add(self, listener: socket.socket, application: WSGIApplication, threads: int = THREADS) -> None:
         """Answer at one more socket, with threads of its own: where all are busy, the other sockets do not feel it."""
-        workers = _Workers(self._on_thread_end)
+        workers = ThreadedTaskDispatcher()
         workers.set_thread_count(threads)
         self._servers.append(_Server(listener, application, self._open, workers))
 

@@ -45,7 +45,7 @@ VOLATILE = ("containers", "endpoints", "leases", "cursors", "ports", "processes"
 
 
 class Store:
-    """The open state file. A context manager; one thread's.
+    """The open state file. A context manager; one thread's at a time.
 
     ``rehearsal`` works on a copy in memory: the file stays as it is, and where there is none, none is made.
     """
@@ -83,7 +83,9 @@ class Store:
         while True:
             if not self._rehearsal:
                 ensure_file(self.path)
-            database = sqlite3.connect(where, timeout=WAIT_SECONDS, isolation_level=None)
+            database = sqlite3.connect(
+                where, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
+            )
             if self._rehearsal or not is_missing(self.path):
                 return database
             database.close()  # the file was moved aside in between, and SQLite made an empty one
