@@ -6,6 +6,8 @@ that defeats us and the command that mends it; running that is the administrator
 
 from __future__ import annotations
 
+import os
+
 from vethwork.errors import VethworkError
 from vethwork.execution import mark_of, stuck
 from vethwork.handover import is_awaited
@@ -30,6 +32,10 @@ OK, NOTE, PROBLEM = "ok", "note", "problem"
 BRIDGE_CALLS = {4: "bridge/bridge-nf-call-iptables", 6: "bridge/bridge-nf-call-ip6tables"}
 
 
+ROOM_BYTES = 16 << 20
+"""What the state file and its log may come to need; each grows by some hundred bytes for a container."""
+
+
 class Finding(Record):
     """One thing that was looked at. ``level`` is ``ok``, ``note`` or ``problem``; ``advice`` a command or a sentence."""
 
@@ -51,6 +57,7 @@ def examine(engine: Engine) -> tuple[Finding, ...]:
         _containers,
         _foreign_firewalls,
         _leftovers,
+        _room,
     )
     for look in looks:
         try:
@@ -243,3 +250,13 @@ def _leftovers(engine: Engine, _: HostSeen) -> Iterator[Finding]:
             "leftovers",
             f"{plan.verb} {plan.subject} is under way, or died; the next command settles it",
         )
+
+
+def _room(engine: Engine, _: HostSeen) -> Iterator[Finding]:
+    system = os.statvfs(engine.root)
+    left = system.f_bavail * system.f_frsize
+    if left < ROOM_BYTES:
+        found = (
+            f"{left >> 10} KiB left on the file system of {engine.root}: soon nothing can be put on record"
+        )
+        yield Finding(PROBLEM, "records", found, "make room there")

@@ -80,6 +80,24 @@ CHANGES: dict[str, tuple[Act, Act]] = {
 }
 
 
+def test_the_doctor_sees_that_the_disk_fills_up() -> None:
+    def scenario(world: World) -> None:
+        mount_small("size=32m")
+        world.settle()
+
+        def told() -> list[str]:
+            with world.engine() as engine:
+                return [each.found for each in examine(engine) if each.subject == "records"]
+
+        assert not told()
+        with open(f"{ROOT}/ballast", "wb") as file:
+            file.write(bytes(20 << 20))
+        (found,) = told()
+        assert f"KiB left on the file system of {ROOT}" in found
+
+    in_world(scenario)
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_no_space_at_every_milestone(name: str) -> None:
     """The disk is full from a milestone on: the error says so, and the next command finds nothing of it in the kernel."""

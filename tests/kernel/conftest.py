@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kernel.service import Service, serving
 from tests.kernel.stage import Stage
 from vethwork.testing.lab import Lab
 
@@ -48,3 +49,18 @@ def scene(bridged: bool, needs: None) -> Iterator[Stage]:
     with Lab(other_wire=True) as lab:
         lab.host.filter_bridged(bridged)
         yield Stage(lab)
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """``vethwork serve`` on the host of a lab, for one test."""
+    with serving() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def steady() -> Iterator[Service]:
+    """One that lives through all that is sent to it."""
+    with serving() as made:
+        yield made
+        assert made.stop() == ""

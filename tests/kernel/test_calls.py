@@ -28,7 +28,7 @@ from vethwork.testing.lab import Lab
 from vethwork.testing.machine import SOURCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from vethwork.testing.machine import Machine
@@ -37,20 +37,6 @@ NOBODY = 65534
 PR_CAPBSET_DROP, CAP_NET_ADMIN = 24, 12
 SLEEP = [sys.executable, "-IS", "-c", "import time; time.sleep(600)"]
 STATUS = json.dumps(conf()).encode()
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    with serving() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def steady() -> Iterator[Service]:
-    """One that lives through all that is sent to it."""
-    with serving() as made:
-        yield made
-        assert made.stop() == ""
 
 
 def cni(verb: str, pod: Machine, name: str = "pod", **more: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ import pytest
 
 from vethwork.errors import KernelRefused
 from vethwork.kernel import conntrack
-from vethwork.kernel.conntrack import AT_ONCE, FLOWS_IN_A_WALK, forget_all, forget_flows
+from vethwork.kernel.conntrack import AT_ONCE, FLOWS_IN_A_WALK, forget_all
 from vethwork.kernel.netns import inside, open_netns, pin, unpin
 from vethwork.kernel.socket import NETLINK_NETFILTER, NetlinkSocket
 from vethwork.model.address import Address
@@ -88,7 +88,7 @@ class Host:
 
     def forget(self, protocol: str, host_ip: str | None, first: int, last: int) -> int:
         where = None if host_ip is None else A(host_ip)
-        return forget_flows(self.netlink, protocol, where, first, last, self.is_local)
+        return forget_all(self.netlink, [ForgetFlows(protocol, where, first, last)], self.is_local)
 
 
 @pytest.fixture

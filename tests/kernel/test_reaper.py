@@ -124,6 +124,15 @@ def test_the_next_command_finishes_for_a_reaper_that_was_killed(stage: Stage) ->
     assert "web" not in stage.do("doctor")
 
 
+def test_a_command_detaches_several(stage: Stage) -> None:
+    for name in ("one", "two", "three"):
+        stage.do("attach", name, "--netns", stage.lab.container(name).path)
+    stage.do("detach", "one", "nobody", "three")
+    assert [each["name"] for each in json.loads(stage.do("ps", "--json"))] == ["two"]
+    assert len(links(stage)[LINK_GROUP]) == 1
+    assert links(stage)[RETIRED_GROUP] == []
+
+
 def test_many_are_detached_at_once(stage: Stage) -> None:
     def come_and_go() -> tuple[int, list[int]]:
         open_files: list[int] = []

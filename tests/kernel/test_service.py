@@ -26,27 +26,12 @@ from vethwork.store.locks import Locks
 from vethwork.testing.machine import SOURCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from vethwork.testing.lab import Lab
 
 
 NOBODY = 65534
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    with serving() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def steady() -> Iterator[Service]:
-    """One that lives through all that is sent to it."""
-    with serving() as made:
-        yield made
-        assert made.stop() == ""
 
 
 def test_it_activates(steady: Service) -> None:

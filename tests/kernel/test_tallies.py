@@ -7,21 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.kernel.service import Service, serving
+from tests.kernel.service import Service
 from tests.kernel.stage import address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from vethwork.testing.machine import Machine
 
 LENGTHS = {4: 20 + 8, 6: 40 + 8}  # of the headers of a datagram
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    with serving() as made:
-        yield made
 
 
 @pytest.fixture

@@ -45,26 +45,14 @@ AT_ONCE = 64
 """Deletions in one datagram; their acknowledgements must fit in the socket's buffer."""
 
 
-def forget_flows(
-    netlink: NetlinkSocket,
-    protocol: str,
-    host_ip: Address | None,
-    first: int,
-    last: int,
-    is_local: Callable[[Address], bool],
-) -> int:
-    """Delete the entries sent to ports ``first`` to ``last`` of this host; give how many there were.
-
-    ``host_ip`` None means any address of the host; 0.0.0.0 or :: any of its version. ``is_local`` tells the host's
-    addresses; it is asked only if there is an entry to ask about. Raises KernelRefused.
-    """
-    return forget_all(netlink, [ForgetFlows(protocol, host_ip, first, last)], is_local)
-
-
 def forget_all(
     netlink: NetlinkSocket, steps: Iterable[ForgetFlows], is_local: Callable[[Address], bool]
 ) -> int:
-    """Do several steps for little more than the price of one; see :func:`forget_flows`."""
+    """Delete the entries sent to the steps' ports of this host, in one walk or few; give how many there were.
+
+    A step's ``host_ip`` None means any address of the host; 0.0.0.0 or :: any of its version. ``is_local`` tells the
+    host's addresses; it is asked only if there is an entry to ask about. Raises KernelRefused.
+    """
     steps = tuple(steps)
     flows: set[Flow] = set()
     local: dict[Address, bool] = {}

@@ -53,7 +53,7 @@ def explain(path: str, error: BaseException) -> StateError:
     if isinstance(error, OSError):
         text = error.strerror or text
     if "full" in text or _code(error) == _IOERR_SHMSIZE or getattr(error, "errno", 0) == 28:  # ENOSPC
-        text, hint = "the disk is full", "make room on that file system; nothing was changed"
+        text, hint = "the disk is full", "make room on that file system, and do it again"
     elif "readonly" in text or _is_read_only(path):
         text, hint = "it is read-only", "is its file system mounted read-only?"
     elif os.geteuid() != 0 and ("unable to open" in text or getattr(error, "errno", 0) == 13):  # EACCES

@@ -169,12 +169,13 @@ def attach(
 
 
 @click.command()
-@click.argument("name", type=options.NAME)
+@click.argument("names", type=options.NAME, nargs=-1, required=True)
 @options.dry_run
-def detach(name: Name, dry: bool) -> None:
-    """Take a container's network away and forget the container; fine if there is none."""
-    with options.open_engine(dry) as engine:
-        engine.detach(name)
+def detach(names: tuple[Name, ...], dry: bool) -> None:
+    """Take containers' networks away and forget the containers; fine if there are none."""
+    with options.open_engine(dry) if dry else reaping() as engine:
+        for name in names:
+            engine.detach(name, wait=False)
 
 
 @click.command()
