@@ -9,13 +9,17 @@ from __future__ import annotations
 from vethwork.errors import ConflictError
 from vethwork.kernel.netns import same_netns
 from vethwork.plan.detach import plan_detach, plan_disconnect
+from vethwork.plan.links import routes_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vethwork.engine import Engine
     from vethwork.execution import Execution
+    from vethwork.model.address import Mac
     from vethwork.model.container import AttachRequest, Endpoint
+    from vethwork.model.network import Network
     from vethwork.model.snapshot import ContainerSeen
+    from vethwork.model.steps import AddRoute
 
 
 def add_interface(engine: Engine, request: AttachRequest) -> Endpoint:
@@ -39,6 +43,19 @@ def _add(engine: Engine, request: AttachRequest) -> Endpoint:
             fresh = tuple([publish for publish in request.publishes if publish not in have])
             return engine.connect_in(execution, seen, join, fresh, reserved=request.reserved)
         return engine.attach_in(execution, request).endpoints[0]
+
+
+def host_macs(engine: Engine, endpoint: Endpoint, network: Network) -> tuple[Mac | None, Mac | None]:
+    """The MAC addresses of an interface's bridge and of its end on the host; None where one is gone."""
+    host = engine.kernel.door("")
+    bridge, outer = host.link(network.device), host.link(endpoint.host_ifname)
+    return bridge.mac if bridge is not None else None, outer.mac if outer is not None else None
+
+
+def routes_by(engine: Engine, endpoint: Endpoint) -> tuple[AddRoute, ...]:
+    """The routes that lead out of a container by one of its interfaces and a gateway, by what is on record."""
+    routes = routes_of("", engine.store.endpoints_of(endpoint.container))
+    return tuple([each for each in routes if each.ifname == endpoint.ifname and each.gateway is not None])
 
 
 def remove_interface(engine: Engine, name: str, network: str, ifname: str, owner: str) -> bool:

@@ -269,6 +269,19 @@ def test_addresses_come_from_the_ranges(runtime: Runtime) -> None:
     assert result_addresses(runtime.good("ADD", asked, "late", CNI_NETNS=late.path)) == ["10.7.0.200/24"]
 
 
+def test_a_second_interface_tells_of_the_routes_that_it_got(runtime: Runtime) -> None:
+    """Where both want the default route, the first has it."""
+    pod = runtime.lab.container("pod")
+    for ifname, name, subnet in (("eth0", "blue", SUBNET4), ("net1", "red", "10.8.0.0/24")):
+        document = conf(name=name, subnets=(subnet,))
+        document["ipam"]["routes"].append({"dst": "192.0.2.0/25" if name == "red" else "192.0.2.128/25"})
+        result = runtime.good("ADD", document, ifname=ifname, CNI_NETNS=pod.path)
+        told = {(each["dst"].replace("0.0.0.0/0", "default"), each["gw"]) for each in result["routes"]}
+        routes = [each for each in ip(pod, "route") if each["dev"] == ifname and "gateway" in each]
+        assert told == {(each["dst"], each["gateway"]) for each in routes}
+        assert ("default" in {dst for dst, _ in told}) == (name == "blue")
+
+
 def test_routes_are_those_that_were_asked_for(runtime: Runtime) -> None:
     pod = runtime.lab.container("pod")
     said = conf()

@@ -6,7 +6,7 @@
     1.1.0                the same, ``interfaces`` with their ``mtu``
 
 Rules: the interfaces are the bridge, the host's end and the container's, in this order; addresses point to the last. Routes
-are those that the kernel has.
+are those that lead out of the container by this interface.
 """
 
 from __future__ import annotations
@@ -19,20 +19,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from vethwork.check import InterfaceSeen
     from vethwork.frontends.cni.document import Section
     from vethwork.frontends.cni.interface import Dns
+    from vethwork.model.address import Mac
     from vethwork.model.container import Endpoint
     from vethwork.model.network import Network, Subnet
+    from vethwork.model.steps import AddRoute
+
+
+EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 class Added(Record):
-    """What was added, and what the kernel says of it."""
+    """What was added. A MAC address is None where its link is gone already."""
 
     endpoint: Endpoint
     network: Network
     netns: str
-    seen: InterfaceSeen
+    bridge_mac: Mac | None
+    host_mac: Mac | None
+    routes: tuple[AddRoute, ...]
     dns: Dns
 
 
@@ -60,14 +66,14 @@ def _gateway(interface: Interface, network: Network) -> dict[str, str]:
 
 
 def _interfaces(added: Added, *, with_mtu: bool) -> list[dict[str, Any]]:
-    seen, endpoint = added.seen, added.endpoint
+    endpoint = added.endpoint
     found: list[dict[str, Any]] = [
-        {"name": added.network.device, "mac": str(seen.bridge_mac)},
-        {"name": endpoint.host_ifname, "mac": str(seen.host_mac)},
+        {"name": added.network.device, "mac": str(added.bridge_mac)},
+        {"name": endpoint.host_ifname, "mac": str(added.host_mac)},
         {"name": endpoint.ifname, "mac": str(endpoint.mac), "sandbox": added.netns},
     ]
     if with_mtu:
-        found = [each | {"mtu": seen.mtu} for each in found]
+        found = [each | {"mtu": endpoint.mtu or added.network.mtu} for each in found]
     return found
 
 
@@ -81,9 +87,9 @@ def _ips(added: Added, *, with_version: bool) -> list[dict[str, Any]]:
 
 def _routes(added: Added, versions: tuple[int, ...]) -> list[dict[str, str]]:
     return [
-        {"dst": str(route.prefix), "gw": str(route.gateway)}
-        for route in added.seen.routes
-        if route.prefix.version in versions
+        {"dst": str(route.prefix or EVERYWHERE[route.gateway.version]), "gw": str(route.gateway)}
+        for route in added.routes
+        if route.gateway is not None and route.gateway.version in versions
     ]
 
 

@@ -16,7 +16,7 @@ from vethwork.frontends.cni.document import NOT_AVAILABLE, TRY_AGAIN, UNKNOWN, C
 from vethwork.frontends.cni.interface import parse_dns, parse_join, parse_publishes, settle_routes
 from vethwork.frontends.cni.network import OWNER, parse_name, parse_network
 from vethwork.frontends.cni.result import Added, joined_document, parse_previous, result_document
-from vethwork.interfaces import add_interface, remove_interface
+from vethwork.interfaces import add_interface, host_macs, remove_interface, routes_by
 from vethwork.model.container import AttachRequest, Mode
 from vethwork.networks import new_id
 
@@ -58,9 +58,10 @@ def add(engines: Engines, call: Call, document: Section, version: str) -> Answer
     with engines() as engine:
         engine.check_netns(call.netns)
         network, endpoint = _add_to(engine, wish, join, request, tell)
-        seen = check.observe_interface(engine, call.netns, endpoint, network)
         resolved = names.resolved(network, dns) if known is not None else dns
-        answer = result_document(version, Added(endpoint, network, call.netns, seen, resolved))
+        ends = host_macs(engine, endpoint, network)
+        added = Added(endpoint, network, call.netns, *ends, routes_by(engine, endpoint), resolved)
+        answer = result_document(version, added)
         return joined_document(document.section("prevResult").data(), answer)
 
 
