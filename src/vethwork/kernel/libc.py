@@ -58,11 +58,16 @@ def load(*names: str) -> None:
             _functions[name] = Function((name, Library()))  # type: ignore[arg-type]
 
 
-def call(name: str, *args: object) -> None:
-    """Call a function that gives 0. Raises OSError with what ``errno`` says where it does not."""
+def function(name: str) -> Callable[..., int]:
+    """The function itself, for who may run no line of Python before it is called."""
     if name not in _functions:
         load(name)
-    if _functions[name](*args) != 0:
+    return _functions[name]
+
+
+def call(name: str, *args: object) -> None:
+    """Call a function that gives 0. Raises OSError with what ``errno`` says where it does not."""
+    if function(name)(*args) != 0:
         from _ctypes import get_errno
 
         code = get_errno()
