@@ -11,7 +11,7 @@ directory each, in one network namespace that plays the host for both.
 
 from __future__ import annotations
 
-from vethwork.errors import BadNamespace
+from vethwork.errors import BadNamespace, NotFound
 from vethwork.kernel.netns import has_netns, same_netns
 from vethwork.model.container import AWAITED, AttachRequest, Container, Join, Publication
 from vethwork.model.ports import Publish
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
     Engines = Callable[..., AbstractContextManager["Engine"]]
     """What gives an engine for a call: :class:`Engine` itself, or somebody who keeps some open. Takes ``root`` and ``run``."""
+
+
+class _NotReadyError(Exception):
+    """A network is half-way made or removed, lacks its bridge, or is a cable, for which one must be alone."""
 
 
 class Engine(Networks):
@@ -59,25 +63,34 @@ class Engine(Networks):
 
         Raises RequestError, ConflictError or KernelRefused; nothing is left of it then.
         """
-        for join in request.joins:
-            self.ensure_network(join.network)
-        self.check_namespace(request)
         return self.again(lambda: self._attach(request), lambda: self.make_room(request))
 
     def _attach(self, request: AttachRequest) -> ContainerSeen:
-        shares = request.mode.kind == "container"
-        with self.turn(request.name, *[join.network for join in request.joins], shares=shares) as execution:
-            if shares:
-                self.check_namespace(request)  # again: it was there before our turn came
+        """At once, for mostly the networks stand ready; where one does not, it is made ready first."""
+        if not self.rehearses:
+            try:
+                with self.execution().begin(request.name, needs_world=lambda: _shares(request)) as execution:
+                    return self.attach_in(execution, request, at_once=True)
+            except (_NotReadyError, NotFound):
+                pass
+        for join in request.joins:
+            self.ensure_network(join.network)
+        networks = [join.network for join in request.joins]
+        with self.turn(request.name, *networks, shares=_shares(request)) as execution:
             return self.attach_in(execution, request)
 
-    def attach_in(self, execution: Execution, request: AttachRequest) -> ContainerSeen:
-        """The same, in a turn that the caller has."""
+    def attach_in(
+        self, execution: Execution, request: AttachRequest, *, at_once: bool = False
+    ) -> ContainerSeen:
+        """The same, in a turn that the caller has. Raises _NotReadyError if it is to be ``at_once``, and a network is not."""
+        self.check_namespace(request)
         local = self.observer.local_holders(request.publishes, reserved=request.reserved)
         seen: list[AttachSeen] = []
 
         def plan() -> Plan:
             seen[:] = [self.observer.attach(request, local)]
+            if at_once and not all(self.observer.is_ready(each.network) for each in seen[0].networks):
+                raise _NotReadyError
             return plan_attach(request, *seen)
 
         done = execution.carry_out(plan)
@@ -263,3 +276,7 @@ class Engine(Networks):
             raise BadNamespace(
                 f"open namespace {path}: it is the host's own", hint="a container there is in mode host"
             )
+
+
+def _shares(request: AttachRequest) -> bool:
+    return request.mode.kind == "container"

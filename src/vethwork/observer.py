@@ -49,7 +49,8 @@ class Observer:
             return None
         endpoints = self._store.endpoints_of(container.name)
         networks = tuple([self.network_row(endpoint.network) for endpoint in endpoints])
-        others = self._others(container.netns, container.name)
+        there = self._store.containers_in(container.netns) if container.netns else ()
+        others = tuple([other.name for other in there if other.name != container.name])
         sharers = others if container.pinned else ()
         publications = self._store.publications_of(container.name) if ports else ()
         return ContainerSeen(container, endpoints, publications, networks, sharers, self._lodger(others))
@@ -62,13 +63,8 @@ class Observer:
         named = tuple([each for each in near if each.container == own and each.publish == publish])
         return seen.replace(publications=named or self._store.publications_of(own))
 
-    def _others(self, netns: str, name: str) -> tuple[str, ...]:
-        """The containers that live in a namespace beside ``name``."""
-        there = self._store.containers_in(netns) if netns else ()
-        return tuple([other.name for other in there if other.name != name])
-
     def _lodger(self, others: tuple[str, ...]) -> str:
-        """The one of them that has interfaces; empty if there is none."""
+        """Which of the containers in a namespace has interfaces there; empty if none has."""
         return next((each for each in others if self._store.endpoints_of(each)), "")
 
     def network_row(self, name: str) -> Network:
@@ -133,15 +129,22 @@ class Observer:
             target = self.container(request.mode.target).container
         networks = tuple([self.network(join) for join in request.joins])
         path = request.path
+        near = self._store.containers_near(request.name, path)
         return AttachSeen(
             networks=networks,
             ports=self.ports(request.publishes, local, request.id),
             target=target,
             pin_path=f"{self._run}/netns/{request.id[:12]}",
-            existing=self.existing(request.name),
-            lodger=self._lodger(self._others(path, request.name)),
+            existing=self.existing(request.name) if near else None,
+            lodger=self._lodger(tuple([other.name for other in near if path and other.netns == path])),
             netns_cookie=cookie_of(self._kernel.netns_fd(path)) if path else 0,
         )
+
+    def is_ready(self, network: Network) -> bool:
+        """Whether a network stands as it is on record, and who joins it need not have the world to himself."""
+        if network.driver == "p2p" or self._store.is_intended(network.name):
+            return False
+        return network.driver != "bridge" or bool(self._there(network.device))
 
     @staticmethod
     def local_holders(publishes: tuple[Publish, ...], *, reserved: bool = False) -> tuple[str, ...]:

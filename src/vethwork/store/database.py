@@ -209,6 +209,11 @@ class Store:
         """The containers that live in a namespace."""
         return self._records("SELECT record FROM containers WHERE netns = ? ORDER BY name", netns)
 
+    def containers_near(self, name: str, netns: str) -> tuple[Container, ...]:
+        """The container of a name or id, and those that live in a namespace, if one is named."""
+        query = "SELECT record FROM containers WHERE name = ?1 OR id = ?1 OR netns = ?2 ORDER BY name"
+        return self._records(query, name, netns or None)
+
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Every endpoint."""
         return self._records("SELECT record FROM endpoints ORDER BY container, ifname")

@@ -13,11 +13,13 @@ Rules: what changes something is called within a transaction. An endpoint takes 
 
 from __future__ import annotations
 
+import _sqlite3 as sqlite3
+
 from vethwork.model.address import Address, Prefix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from vethwork.model.address import Mac
     from vethwork.model.container import Endpoint
@@ -69,21 +71,28 @@ class Leases:
 
     def give(self, row: Endpoint) -> None:
         """Let an endpoint have its addresses. Raises sqlite3.IntegrityError where another has one."""
-        for interface in row.addresses:
-            self.break_promise(row.network, interface.address)
-            self._give(row.network, interface.address, row.id)
-        self._do("INSERT INTO leases VALUES (?, ?, ?)", (row.network, row.mac.packed, row.id))
+        addresses = [each.address for each in row.addresses]
+        try:
+            self._give(row.network, (*addresses, row.mac), row.id)
+        except sqlite3.IntegrityError:  # most have not been promised
+            for address in addresses:
+                self.break_promise(row.network, address)
+            self._give(row.network, (*addresses, row.mac), row.id)
 
-    def _give(self, network: str, address: Address, holder: str) -> None:
-        self._do("INSERT INTO leases VALUES (?, ?, ?)", (network, address.packed, holder))
-        cursor = (network, address.version, address.packed)
-        self._do("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", cursor)
+    def _give(self, network: str, addresses: Sequence[Address | Mac], holder: str) -> None:
+        rows = ", ".join(["(?, ?, ?)"] * len(addresses))
+        values = tuple([value for each in addresses for value in (network, each.packed, holder)])
+        self._do(f"INSERT INTO leases VALUES {rows}", values)
+        for each in addresses:
+            if isinstance(each, Address):
+                cursor = (network, each.version, each.packed)
+                self._do("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", cursor)
 
     # What is promised.
 
     def promise(self, network: str, address: Address) -> None:
         """Promise an address that nobody holds."""
-        self._give(network, address, PROMISED)
+        self._give(network, (address,), PROMISED)
 
     def break_promise(self, network: str, address: Address) -> None:
         """Let an address go that is promised; one that an endpoint holds is left alone."""
