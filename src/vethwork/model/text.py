@@ -47,15 +47,9 @@ _scan_document = _json.make_scanner(_Documents)  # type: ignore[arg-type]
 _scan_record = _json.make_scanner(_Records)  # type: ignore[arg-type]
 
 
-def _fields(value: object) -> dict[str, tuple[Any, ...]]:
-    if isinstance(value, Record):
-        return to_fields(value)
-    raise TypeError(f"{type(value).__name__} has no JSON")
-
-
 def _speller(colon: str, comma: str) -> Any:
     ascii_only = _json.encode_basestring_ascii
-    return _json.make_encoder(None, _fields, ascii_only, None, colon, comma, False, False, False)
+    return _json.make_encoder(None, to_fields, ascii_only, None, colon, comma, False, False, False)
 
 
 _spell_document, _spell_record = _speller(": ", ", "), _speller(":", ",")
