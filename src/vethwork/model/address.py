@@ -103,7 +103,7 @@ class Prefix(Record):
     @property
     def size(self) -> int:
         """How many addresses the prefix spans."""
-        return int(1 << (BITS[self.version] - self.length))
+        return int(1 << (BITS[self.address.version] - self.length))
 
     @property
     def last(self) -> Address:
@@ -111,7 +111,8 @@ class Prefix(Record):
         return self.address + (self.size - 1)
 
     def __contains__(self, address: Address) -> bool:
-        return address.version == self.version and 0 <= address.value - self.address.value < self.size
+        first = self.address
+        return address.version == first.version and 0 <= address.value - first.value < self.size
 
     def overlaps(self, other: Prefix) -> bool:
         """Tell whether any address lies in both."""
@@ -221,7 +222,7 @@ def _parse6(text: str) -> int:
 
 
 def _text4(value: int) -> str:
-    return ".".join(str(byte) for byte in value.to_bytes(4, "big"))
+    return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
 
 
 def _text6(value: int) -> str:

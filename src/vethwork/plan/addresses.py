@@ -42,10 +42,10 @@ def _value(address: Address) -> int:
 
 def ranges_in(subnet: Subnet, asked: Iterable[Range]) -> tuple[Range, ...]:
     """Where an address of a subnet is chosen from: what is asked for of it, else its pool."""
-    lowest, highest = usable(subnet.prefix)
     inside = [each for each in asked if each.first in subnet.prefix and each.last in subnet.prefix]
     if not inside:
         return (Range(*bounds(subnet)),)
+    lowest, highest = usable(subnet.prefix)
     return tuple(
         [Range(max(lowest, each.first, key=_value), min(highest, each.last, key=_value)) for each in inside]
     )

@@ -287,7 +287,7 @@ def _addresses(join: Join, seen: NetworkSeen) -> tuple[Interface, ...]:
         raise RequestError(f"join {network.name}: an address is asked for twice")
     found: list[Interface] = []
     for subnet, free in zip(network.subnets, seen.free, strict=True):
-        if subnet in asked:
+        if asked and subnet in asked:
             found += [
                 check_static(network, subnet, address, holders.get(address, "")) for address in asked[subnet]
             ]

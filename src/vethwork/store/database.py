@@ -41,6 +41,8 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 REMEMBERED = 64
 """How many texts a store knows the record of: the same few networks are read again and again. A record cannot change."""
+TROUBLE = (sqlite3.Error, OSError)
+"""What SQLite complains by; told in our words."""
 VOLATILE = ("containers", "endpoints", "leases", "cursors", "ports", "processes", "forwarding", "intents")
 
 
@@ -63,21 +65,28 @@ class Store:
 
     def _open(self) -> None:
         nothing = self._rehearsal and is_missing(self.path)
-        with self._explained():
+        try:
             self._db = self._connect(":memory:" if nothing else self.path)
+        except TROUBLE as error:
+            raise self._told(error) from error
         self._file = None if nothing else identity_of(self.path)
         try:
-            with self._explained():
-                self._prepare()
-                if self._rehearsal:
-                    copy = sqlite3.connect(":memory:", isolation_level=None)
-                    self._db.backup(copy)
-                    self._db.close()
-                    self._db = copy
-                self._forget_last_boot()
+            self._begin()
         except BaseException:
             self._db.close()
             raise
+
+    def _begin(self) -> None:
+        try:
+            self._prepare()
+            if self._rehearsal:
+                copy = sqlite3.connect(":memory:", isolation_level=None)
+                self._db.backup(copy)
+                self._db.close()
+                self._db = copy
+            self._forget_last_boot()
+        except TROUBLE as error:
+            raise self._told(error) from error
 
     def _connect(self, where: str) -> sqlite3.Connection:
         while True:
@@ -140,8 +149,9 @@ class Store:
         self._file = None
         return error
 
-    def _explained(self) -> _Explained:
-        return _Explained(self)
+    def _told(self, error: BaseException) -> StateError:
+        """Our error for one of SQLite's; a damaged file is moved aside, so that nobody writes into it."""
+        return self.keep_aside(str(error)) if is_damage(error) else explain(self.path, error)
 
     def transaction(self) -> _Transaction:
         """A short transaction that holds the write lock: ``with store.transaction(): ...``."""
@@ -150,8 +160,10 @@ class Store:
     def _all(self, query: str, *values: object) -> list[Any]:
         if self._file is None:
             self.reopen()
-        with self._explained():
+        try:
             return self._db.execute(query, values).fetchall()
+        except TROUBLE as error:
+            raise self._told(error) from error
 
     def execute(self, query: str, values: tuple[object, ...]) -> sqlite3.Cursor:
         """One statement within a transaction, for the parts of the store that are modules of their own."""
@@ -340,37 +352,32 @@ class Store:
             self._db.execute("UPDATE containers SET netns = ?, record = ? WHERE name = ?", values)
 
 
-class _Explained:
-    """Turns SQLite's complaints into ours; a damaged file is moved aside, so that nobody writes into it."""
+class _Transaction:
+    """BEGIN IMMEDIATE ... COMMIT, or ROLLBACK where anything was raised."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and is_damage(error):
-            raise self._store.keep_aside(str(error)) from error
-        if isinstance(error, (sqlite3.Error, OSError)):
-            raise explain(self._store.path, error) from error
-
-
-class _Transaction(_Explained):
-    """BEGIN IMMEDIATE ... COMMIT, or ROLLBACK where anything was raised."""
-
-    def __enter__(self) -> None:
         self._store.reopen()
-        with self._store._explained():
+        try:
             self._store._db.execute("BEGIN IMMEDIATE")
+        except TROUBLE as error:
+            raise self._store._told(error) from error
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        with self._store._explained():
-            try:
-                self._store._db.execute("COMMIT" if error is None else "ROLLBACK")
-            except sqlite3.OperationalError:
-                if self._store._db.in_transaction:
-                    self._store._db.execute("ROLLBACK")
-                if error is None:
-                    raise
-        super().__exit__(kind, error, trace)
+        try:
+            self._end(commits=error is None)
+        except TROUBLE as trouble:
+            raise self._store._told(trouble) from trouble
+        if isinstance(error, TROUBLE):
+            raise self._store._told(error) from error
+
+    def _end(self, *, commits: bool) -> None:
+        try:
+            self._store._db.execute("COMMIT" if commits else "ROLLBACK")
+        except sqlite3.OperationalError:
+            if self._store._db.in_transaction:
+                self._store._db.execute("ROLLBACK")
+            if commits:
+                raise

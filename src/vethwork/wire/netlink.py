@@ -40,7 +40,9 @@ class Message(Record):
 
 def attribute(kind: int, payload: bytes) -> bytes:
     """One attribute, padded."""
-    return ATTRIBUTE.pack(4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
+    length = 4 + len(payload)
+    packed = ATTRIBUTE.pack(length, kind) + payload
+    return packed + bytes(-length % 4) if length % 4 else packed
 
 
 def nested(kind: int, *attributes: bytes) -> bytes:

@@ -34,10 +34,11 @@ _VERDICT_WORDS = {code: word for word, code in VERDICTS.items()}
 class Type:
     """An nft data type: its number, how many bytes it takes, and how an atom becomes them and back.
 
-    ``pack`` gives bytes of another length where the atom does not fit. ``parse`` reads a constant of a rule.
+    ``width`` is how many it takes as a field of several. ``pack`` gives bytes of another length where the atom does not fit.
+    ``parse`` reads a constant of a rule.
     """
 
-    __slots__ = ("length", "name", "number", "pack", "parse", "unpack")
+    __slots__ = ("length", "name", "number", "pack", "parse", "unpack", "width")
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Type:
         self.name = name
         self.number = number
         self.length = length
+        self.width = length + -length % 4
         self.pack = pack
         self.unpack = unpack
         self.parse = parse
@@ -160,18 +162,20 @@ def widths(types: Sequence[Type]) -> list[int]:
     """How many bytes each field takes in a key of these fields."""
     if len(types) == 1:
         return [types[0].length]
-    return [each.length + -each.length % 4 for each in types]
+    return [each.width for each in types]
 
 
 def pack_fields(types: Sequence[Type], atoms: Sequence[Atom]) -> tuple[bytes, bytes]:
     """The lowest and the highest key that the atoms stand for; the same where none of them is a range."""
     if len(types) != len(atoms):
         raise ValueError(f"{' . '.join(map(str, atoms))}: has {len(atoms)} fields, not {len(types)}")
+    if len(types) == 1:
+        return _bounds(types[0], atoms[0])
     low = high = b""
-    for each, width, atom in zip(types, widths(types), atoms, strict=True):
+    for each, atom in zip(types, atoms, strict=True):
         first, last = _bounds(each, atom)
-        low += first.ljust(width, b"\0")
-        high += last.ljust(width, b"\0")
+        low += first.ljust(each.width, b"\0")
+        high += last.ljust(each.width, b"\0")
     return low, high
 
 
