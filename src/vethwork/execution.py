@@ -85,7 +85,7 @@ class Execution:
         self._store = store
         self._kernel = kernel
         self._locks = Locks(f"{root}/locks", rehearsal=rehearse is not None)
-        self._mark = mark_of(root)
+        self._root = root
         self._watch = watch
         self._rehearse = rehearse
         self._reaper = reaper
@@ -309,7 +309,8 @@ class Execution:
     def ruleset_step(self) -> LoadRuleset:
         """The step that makes the ruleset what the records say; not within a transaction."""
         self._adopt_guards()
-        tables = tuple([table.replace(comment=self._mark) for table in TABLES])
+        mark = mark_of(self._root)
+        tables = tuple([table.replace(comment=mark) for table in TABLES])
         return LoadRuleset(tables, recorded_elements(self._store))
 
     def _adopt_guards(self) -> None:
@@ -344,7 +345,7 @@ class Execution:
         """Refuse to work in a namespace that another engine works in. Raises ConflictError."""
         for table in TABLES:
             comment = self._kernel.nft.comment(table)
-            if comment is not None and comment != self._mark:
+            if comment is not None and comment != mark_of(self._root):
                 raise ConflictError(
                     f"table {table.family} {table.name}: is not ours, it says: {comment or 'nothing'}",
                     hint="one network namespace is the host of one engine: is VETHWORK_ROOT as it was?",

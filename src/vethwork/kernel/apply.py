@@ -15,6 +15,7 @@ from vethwork.kernel.carrier import settle
 from vethwork.kernel.links import RouteDoor
 from vethwork.kernel.netns import NetnsGone, inside, open_netns, pin, unpin
 from vethwork.kernel.nftables import NftSocket, RulesetMissing
+from vethwork.kernel.socket import new_buffer
 from vethwork.model import steps as do
 from vethwork.model.traffic import CreateIfb, DivertIngress, ShapeLink
 
@@ -38,6 +39,7 @@ class Kernel:
         self._owner_path = owner_path
         self._fds: dict[str, int] = {}
         self._doors: dict[str, RouteDoor] = {}
+        self._buffer = new_buffer()
         self._nft: NftSocket | None = None
         self._waiting: RouteDoor | None = None
         self.mend: Callable[[], None] | None = None
@@ -89,19 +91,23 @@ class Kernel:
     def door(self, netns: str) -> RouteDoor:
         """The rtnetlink socket of a namespace; what waits at another door goes out first."""
         if netns not in self._doors:
-            self._doors[netns] = inside(self.netns_fd(netns), RouteDoor) if netns else RouteDoor()
+            fresh = inside(self.netns_fd(netns), self._new_door) if netns else self._new_door()
+            self._doors[netns] = fresh
         door = self._doors[netns]
         if self._waiting is not door:
             self.flush()
             self._waiting = door
         return door
 
+    def _new_door(self) -> RouteDoor:
+        return RouteDoor(self._buffer)
+
     def visit(self, netns: str, work: Callable[[], None]) -> None:
         """Do ``work`` inside a namespace. Its door is made on the way: going there twice would cost twice."""
 
         def there() -> None:
             if netns not in self._doors:
-                self._doors[netns] = RouteDoor()
+                self._doors[netns] = self._new_door()
             work()
 
         inside(self.netns_fd(netns), there)

@@ -49,10 +49,10 @@ BRIDGE_PORTS = 1023
 
 
 class RouteDoor:
-    """An rtnetlink socket of one namespace, made in the namespace by whoever constructs it."""
+    """An rtnetlink socket of one namespace, made in the namespace by whoever constructs it; ``buffer`` as for any socket."""
 
-    def __init__(self) -> None:
-        self._socket = NetlinkSocket(NETLINK_ROUTE)
+    def __init__(self, buffer: memoryview | None = None) -> None:
+        self._socket = NetlinkSocket(NETLINK_ROUTE, buffer)
         self._queue: list[tuple[Message, str]] = []
 
     def close(self) -> None:

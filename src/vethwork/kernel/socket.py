@@ -31,15 +31,23 @@ SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 ENOBUFS = 105
 
 
-class NetlinkSocket:
-    """One netlink socket of one protocol; a context manager."""
+def new_buffer() -> memoryview:
+    """Room for any datagram."""
+    return memoryview(bytearray(RECEIVE_BYTES))
 
-    def __init__(self, protocol: int) -> None:
+
+class NetlinkSocket:
+    """One netlink socket of one protocol; a context manager.
+
+    ``buffer`` is what it receives into, if not one of its own: to make one and clear it takes as long as a small request.
+    """
+
+    def __init__(self, protocol: int, buffer: memoryview | None = None) -> None:
         self._socket = _socket.socket(AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self._sequence = 0
-        self._buffer = memoryview(bytearray(RECEIVE_BYTES))
+        self._buffer = buffer or new_buffer()
 
     def __enter__(self) -> Self:
         return self

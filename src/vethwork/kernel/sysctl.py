@@ -7,6 +7,7 @@ us from checked interface names, and are paths (``ipv4/conf/eth0.5/forwarding``)
 from __future__ import annotations
 
 import os
+from errno import EACCES, ENOENT, EPERM, EROFS
 
 from vethwork.errors import KernelRefused
 
@@ -65,22 +66,26 @@ class Readings:
 def ensure(path: str, value: str) -> None:
     """Write a sysctl unless it has the value already. Raises KernelRefused."""
     try:
-        have = read(path)
-        if have == value or (have is None and path.endswith("/disable_ipv6")):
-            return  # a kernel without IPv6 has nothing to turn off
-        fd = os.open(ROOT + path, os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(ROOT + path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            os.write(fd, value.encode())
+            if os.read(fd, 4096).decode().strip() != value:
+                os.pwrite(
+                    fd, value.encode(), 0
+                )  # anywhere else, the kernel passes it over (sysctl_writes_strict)
         finally:
             os.close(fd)
     except OSError as error:
+        if error.errno == ENOENT and path.endswith("/disable_ipv6"):
+            return  # a kernel without IPv6 has nothing to turn off
+        if error.errno in (EROFS, EACCES, EPERM) and read(path) == value:
+            return
         raise KernelRefused(
             f"set sysctl net/{path} to {value}", error.errno or 0, hint=_hint(path, error.errno)
         ) from error
 
 
 def _hint(path: str, errno: int | None) -> str:
-    if errno == 30:  # EROFS
+    if errno == EROFS:
         return "/proc/sys is read-only here: set it from outside"
     if path.startswith("ipv6/"):
         return "is IPv6 enabled in this kernel (CONFIG_IPV6)?"

@@ -270,7 +270,7 @@ class Store:
         near, ranges = "SELECT record FROM ports", "INDEXED BY ranges WHERE protocol = ?1 AND last > first"
         return self._records(
             f"{near} WHERE protocol = ?1 AND first BETWEEN ?2 AND ?3"
-            f" UNION {near} {ranges} AND first <= ?3 AND last >= ?2",
+            f" UNION ALL {near} {ranges} AND first < ?2 AND last >= ?2",
             publish.protocol,
             publish.host_port,
             publish.last,

@@ -48,7 +48,7 @@ from vethwork.wire.nftexpr import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import TypeAlias
 
     from vethwork.model.ruleset import Atom, Table
@@ -84,10 +84,37 @@ def message(kind: int, flags: int, family: str, *inner: bytes) -> Message:
     return Message(SUBSYSTEM << 8 | kind, flags, bytes((FAMILIES[family], 0, 0, 0)) + b"".join(inner))
 
 
+class _Value:
+    """A value in its attribute: of a set's elements each is as long as the other, and so begins and ends alike."""
+
+    __slots__ = ("_head", "_tail")
+
+    def __init__(self, kind: int, types: Sequence[Type]) -> None:
+        length = sum(widths(types))
+        example = nested(kind, pack_value(bytes(length)))
+        self._head, self._tail = example[:8], example[8 + length :]
+
+    def pack(self, packed: bytes) -> bytes:
+        return self._head + packed + self._tail
+
+
 class Layout:
     """What the keys and the data of a set are made of, and so what its elements look like."""
 
-    __slots__ = ("data", "family", "head", "keys", "name", "ranges", "tree", "verdicts", "words")
+    __slots__ = (
+        "_key",
+        "_key_end",
+        "_value",
+        "data",
+        "family",
+        "head",
+        "keys",
+        "name",
+        "ranges",
+        "tree",
+        "verdicts",
+        "words",
+    )
 
     def __init__(self, family: str, table: str, declared: Set) -> None:
         self.family, self.name = family, declared.name
@@ -98,16 +125,19 @@ class Layout:
         self.data = [] if self.verdicts else [TYPES[name] for name in declared.data]
         self.tree = declared.interval and len(self.keys) == 1
         self.ranges = declared.interval and not self.tree
+        self._key = _Value(NFTA_SET_ELEM_KEY, self.keys)
+        self._key_end = _Value(NFTA_SET_ELEM_KEY_END, self.keys)
+        self._value = _Value(NFTA_SET_ELEM_DATA, self.data)
 
     def pack(self, element: Element, *, with_data: bool = True) -> bytes:
         """The one or two items of the kernel's list that stand for an element."""
         low, high = pack_fields(self.keys, element.key)
-        key = nested(NFTA_SET_ELEM_KEY, pack_value(low))
+        key = self._key.pack(low)
         data = self._pack_data(element) if with_data else b""
         if self.tree:
             return nested(NFTA_LIST_ELEM, key, data) + _end_behind(high)
         if self.ranges:  # pipapo wants an end even for a range of one
-            return nested(NFTA_LIST_ELEM, key, nested(NFTA_SET_ELEM_KEY_END, pack_value(high)), data)
+            return nested(NFTA_LIST_ELEM, key, self._key_end.pack(high), data)
         if low != high:
             raise ValueError(f"{element}: is a range, and {element.set} is no set of ranges")
         return nested(NFTA_LIST_ELEM, key, data)
@@ -121,7 +151,7 @@ class Layout:
         low, high = pack_fields(self.data, element.data)
         if low != high:
             raise ValueError(f"{element}: maps to a range")
-        return nested(NFTA_SET_ELEM_DATA, pack_value(low))
+        return self._value.pack(low)
 
     def unpack_data(self, payload: bytes | None) -> tuple[Atom, ...]:
         """Read the data attribute of an element; none where the set is no map."""
