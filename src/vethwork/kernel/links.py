@@ -102,7 +102,7 @@ class RouteDoor:
     def find(self, ifname: str) -> int:
         """A link's index; 0 if there is no such link. What waits to be sent does not matter: a link is made at once."""
         try:
-            answer = fcntl.ioctl(self._socket.fileno(), SIOCGIFINDEX, _IFREQ.pack(ifname.encode(), 0))
+            answer = fcntl.ioctl(self._socket.fd, SIOCGIFINDEX, _IFREQ.pack(ifname.encode(), 0))
         except OSError as error:
             if error.errno != ENODEV:
                 raise KernelRefused(f"look up {ifname}", error.errno or 0) from error

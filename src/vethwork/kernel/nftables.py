@@ -99,6 +99,7 @@ class NftSocket(NetlinkSocket):
         self._far = self._find_owner() if owner_path and os.path.exists(owner_path) else None
         self._flags = flags
         self._marks: tuple[list[tuple[Message, str]], list[int]] | None = None
+        self._stood: list[bytes] = []
         try:
             super().__init__(NETLINK_NETFILTER)
         except OSError as error:
@@ -229,7 +230,12 @@ class NftSocket(NetlinkSocket):
             if error.errno != ENOENT:
                 raise
             return False
-        return [parse_use(body) for body in bodies] == uses
+        told = [
+            body[4:] for body in bodies
+        ]  # less the header: it has the generation, which any change moves on
+        if told != self._stood and [parse_use(body) for body in bodies] == uses:
+            self._stood = told
+        return told == self._stood
 
     def is_whole(self, tables: Iterable[Table]) -> bool:
         """Tell whether the tables were made as they should be, and every chain has all its rules. Raises KernelRefused."""

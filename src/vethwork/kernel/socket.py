@@ -47,6 +47,7 @@ class NetlinkSocket:
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self._sequence = 0
+        self.fd = self._socket.fileno()
         self._buffer = buffer or new_buffer()
 
     def __enter__(self) -> Self:
@@ -58,10 +59,6 @@ class NetlinkSocket:
     def close(self) -> None:
         """Give the descriptor back."""
         self._socket.close()
-
-    def fileno(self) -> int:
-        """The descriptor."""
-        return self._socket.fileno()
 
     def _receive(self, flags: int = 0) -> bytes:
         """One datagram. Into a buffer that stays: the kernel would have to map and clear a new one of this size each time."""

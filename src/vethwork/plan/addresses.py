@@ -33,7 +33,7 @@ def bounds(subnet: Subnet) -> tuple[Address, Address]:
     """The first and the last address that a container of the subnet may be given unasked."""
     lowest, highest = usable(subnet.prefix)
     first, last = subnet.pool.address, subnet.pool.last
-    return max(lowest, first, key=_value), min(highest, last, key=_value)
+    return first if first.value > lowest.value else lowest, last if last.value < highest.value else highest
 
 
 def _value(address: Address) -> int:

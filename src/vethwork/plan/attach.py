@@ -264,7 +264,10 @@ def _number(container: Container, have: tuple[Endpoint, ...]) -> int:
 
 def _free_ifname(have: tuple[Endpoint, ...], asked: Sequence[IfName]) -> IfName:
     taken = {*[endpoint.ifname for endpoint in have], *asked}
-    return next(name for name in (IfName(f"eth{n}") for n in range(len(taken) + 1)) if name not in taken)
+    number = 0
+    while f"eth{number}" in taken:
+        number += 1
+    return IfName(f"eth{number}")
 
 
 def _found(join: Join, seen: NetworkSeen) -> tuple[Interface, ...]:

@@ -223,7 +223,7 @@ class Store:
 
     def containers_near(self, name: str, netns: str) -> tuple[Container, ...]:
         """The container of a name or id, and those that live in a namespace, if one is named."""
-        query = "SELECT record FROM containers WHERE name = ?1 OR id = ?1 OR netns = ?2 ORDER BY name"
+        query = "SELECT record FROM containers WHERE name = ?1 OR id = ?1 OR netns = ?2"
         return self._records(query, name, netns or None)
 
     def endpoints(self) -> tuple[Endpoint, ...]:

@@ -47,7 +47,10 @@ def attribute(kind: int, payload: bytes) -> bytes:
 
 def nested(kind: int, *attributes: bytes) -> bytes:
     """An attribute that holds attributes."""
-    return attribute(kind | NLA_F_NESTED, b"".join(attributes))
+    payload = b"".join(attributes)
+    length = 4 + len(payload)
+    packed = ATTRIBUTE.pack(length, kind | NLA_F_NESTED) + payload
+    return packed + bytes(-length % 4) if length % 4 else packed
 
 
 def u8(kind: int, value: int) -> bytes:

@@ -296,25 +296,21 @@ class _ElementWords:
         return f"{'add' if self.adding else 'delete'} element {self.layout.words} {{ {some} }}"
 
 
-def _element_messages(kind: int, layout: Layout, members: list[Element]) -> Iterator[Request]:
+def _element_messages(kind: int, layout: Layout, members: list[Element]) -> list[Request]:
     """The elements in as few messages as the length of an attribute allows."""
     adding = kind == NEWSETELEM
-    flags = NLM_F_CREATE if adding else 0
-
-    def finish(last: Element) -> Request:
-        packed = message(kind, flags, layout.family, layout.head, nested(NFTA_SET_ELEM_LIST_ELEMENTS, *items))
-        return packed, _ElementWords(layout, last, len(items), adding=adding)
-
+    requests: list[Request] = []
     items: list[bytes] = []
     size = 0
-    for member in members:
+    for place, member in enumerate(members, 1):
         items.append(layout.pack(member, with_data=adding))
         size += len(items[-1])
-        if size > LIST_BYTES:
-            yield finish(member)
+        if size > LIST_BYTES or place == len(members):
+            packed = nested(NFTA_SET_ELEM_LIST_ELEMENTS, *items)
+            filled = message(kind, NLM_F_CREATE if adding else 0, layout.family, layout.head, packed)
+            requests.append((filled, _ElementWords(layout, member, len(items), adding=adding)))
             items, size = [], 0
-    if items:
-        yield finish(members[-1])
+    return requests
 
 
 def list_elements(layout: Layout) -> Message:
