@@ -82,9 +82,9 @@ def test_system_calls(calls: list[str]) -> None:
     assert not found["clone3"] + found["clone"]
     assert found["sendto"] == 5
     assert found["recvfrom"] <= 7
-    assert found["ioctl"] <= 12
-    assert found["bind"] <= 3, "the port of both IP versions, and the socket in the namespace"
-    assert sum(found.values()) <= 260, found.most_common()
+    assert found["ioctl"] <= 11
+    assert found["bind"] == 2, "the port of both IP versions"
+    assert sum(found.values()) <= 110, found.most_common()
 
 
 @pytest.fixture

@@ -149,7 +149,7 @@ class Machine:
     # What runs in it --------------------------------------------------------------------------------------------------
 
     def inside(self, work: Callable[[], Result]) -> Result:
-        """Do something in a thread that is in the namespace, for instance make a socket, which then stays there."""
+        """Do something in the namespace, for instance make a socket, which then stays there."""
         return inside(self.fd, work)
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:
@@ -161,7 +161,7 @@ class Machine:
 
         def start() -> subprocess.Popen[
             str
-        ]:  # the child is forked by a thread in the namespace, and stays in it
+        ]:  # the child is forked in the namespace, and stays in it
             return subprocess.Popen(argv, env=environment, text=True, start_new_session=True, **options)
 
         return self._processes.start(lambda: self.inside(start))
