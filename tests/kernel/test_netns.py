@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
+import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,12 +14,24 @@ import pytest
 from vethwork.kernel import libc, netns
 from vethwork.kernel.netns import inside, open_netns
 from vethwork.testing.lab import Lab
+from vethwork.testing.machine import SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
 TRIPS = 20_000
+PR_CAPBSET_DROP, CAP_SYS_ADMIN = 24, 21  # include/uapi/linux/{prctl,capability}.h
+WITHOUT_LEAVE = f"""if True:
+    import sys
+    sys.path[:0] = [{SOURCE!r}]
+    from vethwork.kernel.netns import inside, open_netns, own_cookie
+    try:
+        inside(open_netns(sys.argv[1]), own_cookie)
+    except PermissionError:
+        sys.exit(0)
+    sys.exit("it went")
+"""
 
 
 def where() -> int:
@@ -72,6 +86,7 @@ def test_a_signal_at_any_line(path: str) -> None:
 
 
 def refuse_return(path: str) -> None:
+    faulthandler.disable()  # whose report would be for a person
     fd = open_netns(path)
     real = libc.function("setns")
     libc._functions["setns"] = lambda to, kind: real(to, kind) if to == fd else -1
@@ -83,3 +98,15 @@ def test_who_cannot_come_back_ends(path: str) -> None:
         child = lab.host.start(partial(refuse_return, path))
         with pytest.raises(ChildProcessError, match=str(int(signal.SIGABRT))):
             child.result(30)
+
+
+def go_without_leave(path: str) -> bool:
+    libc.call("prctl", PR_CAPBSET_DROP, CAP_SYS_ADMIN)
+    if os.fork() == 0:
+        os.execv(sys.executable, [sys.executable, "-c", WITHOUT_LEAVE, path])
+    return os.wait()[1] == 0
+
+
+def test_who_may_not_go_is_told(path: str) -> None:
+    with Lab() as lab:
+        assert lab.host.call(partial(go_without_leave, path))

@@ -104,6 +104,11 @@ def same_netns(fd: int, other: int) -> bool:
     return (one.st_dev, one.st_ino) == (two.st_dev, two.st_ino)
 
 
+def _is_own(fd: int) -> bool:
+    one, two = os.fstat(fd), os.stat(OWN)
+    return (one.st_dev, one.st_ino) == (two.st_dev, two.st_ino)
+
+
 def inside(fd: int, work: Callable[[], Result]) -> Result:
     """Do ``work`` inside the namespace; gives what it gives, and raises what it raises."""
 
@@ -122,7 +127,7 @@ def _and_back(work: Callable[[], Result]) -> Result:
         return work()
     finally:
         # This comes first, and is no function of Python's: a signal's handler may raise before one is entered.
-        if back(home, libc.CLONE_NEWNET):
+        if back(home, libc.CLONE_NEWNET) and not _is_own(home):  # who may not go anywhere has not left
             os.abort()
         os.close(home)
 

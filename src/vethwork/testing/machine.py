@@ -159,9 +159,7 @@ class Machine:
         """
         environment = os.environ | self.environment | options.pop("env", {})
 
-        def start() -> subprocess.Popen[
-            str
-        ]:  # the child is forked in the namespace, and stays in it
+        def start() -> subprocess.Popen[str]:  # the child is forked in the namespace, and stays in it
             return subprocess.Popen(argv, env=environment, text=True, start_new_session=True, **options)
 
         return self._processes.start(lambda: self.inside(start))
