@@ -13,7 +13,7 @@ Rules: fields hold ``str``, ``int``, ``bool``, ``None``, records, and tuples of 
 
 from __future__ import annotations
 
-from _operator import attrgetter
+from _operator import attrgetter  # the C half of `operator`
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
