@@ -16,6 +16,9 @@ everything or after. That is right at any point, for what the engine does is on 
 left half done is undone or finished by this process when its turn comes, and what it had settled is there. So a DEL that is
 repeated finds less to do, or nothing; and a repeated ADD is made anew, or is told that the interface exists, upon which a
 runtime calls DEL.
+
+A process that is done ends by ``_exit``: to take the interpreter down in order takes longer than the attach did, and nothing
+needs it by then (docs/decisions/0014-start-up.md).
 """
 
 import sys
@@ -77,9 +80,7 @@ def _call(tool: str, reads_input: bool) -> None:
     for stream, fd, said in ((sys.stdout, 1, out), (sys.stderr, 2, error)):
         if stream is not None:
             _say(fd, said)
-    _exit(
-        status
-    )  # all is said, nothing is open: taking the interpreter down in order costs as much as all this
+    _exit(status)
 
 
 def _work(tool: str, stdin: "BinaryIO | None") -> None:
@@ -89,7 +90,28 @@ def _work(tool: str, stdin: "BinaryIO | None") -> None:
         from vethwork.frontends.netavark.main import main
     else:
         from vethwork.frontends.oci.main import main
-    main(stdin)
+    try:
+        main(stdin)
+    except SystemExit as ended:
+        _end(ended)
+
+
+def _end(ended: SystemExit) -> None:
+    """End the process as the interpreter would, but at once: the engine is closed, and no thread of it works any more.
+
+    What is not plain is left to the interpreter: an exit status that is a text, and a stream that does not take what was
+    said, for which it has a status of its own.
+    """
+    status = 0 if ended.code is None else ended.code
+    if not isinstance(status, int):
+        raise ended
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except (OSError, ValueError):  # nobody listens, or the disk is full; the stream is closed
+        raise ended from None
+    _exit(status & 0xFF)
 
 
 def _connect() -> "socket | None":
