@@ -118,5 +118,5 @@ def test_modules() -> None:
         netns = [lab.container(name).path for name in ("one", "two")]
         said = lab.host.run([sys.executable, "-I", "-S", "-c", program, *netns]).stdout.split()
     ours = [name for name in said if name.startswith("vethwork")]
-    assert len(ours) <= 57, ours
-    assert len(said) - len(ours) <= 62, sorted(set(said) - set(ours))
+    assert len(ours) <= 58, ours
+    assert len(said) - len(ours) <= 51, sorted(set(said) - set(ours))

@@ -28,9 +28,9 @@ TOO_DEAR = {
     "ipaddress", "json", "logging", "pyroute2", "re", "rich", "socket", "sqlite3", "subprocess", "typing",
 }  # fmt: skip
 
-# What the engine is made of loads these itself: `functools` caches the statements of `_sqlite3`, and wants `collections`;
-# `signal` wants `enum`. Should a Python version make it dearer, test_what_is_allowed_brings_no_more tells.
-COMES_WITH = {"_sqlite3": {"collections", "functools"}, "signal": {"collections", "enum", "functools"}}
+# What the engine is made of loads these itself: `signal` wants `enum`. Should a Python version make it dearer,
+# test_what_is_allowed_brings_no_more tells.
+COMES_WITH = {"signal": {"collections", "enum", "functools"}}
 
 EVERY_CONTAINER = (
     "errors", "model", "wire", "plan", "store", "kernel", "execution", "observer", "engine", "runtime", "upkeep",

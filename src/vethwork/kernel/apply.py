@@ -11,7 +11,6 @@ import os
 
 from vethwork.errors import VethworkError
 from vethwork.kernel import sysctl
-from vethwork.kernel.carrier import settle
 from vethwork.kernel.links import RouteDoor
 from vethwork.kernel.netns import NetnsGone, inside, open_netns, pin, unpin
 from vethwork.kernel.nftables import NftSocket, RulesetMissing
@@ -145,6 +144,8 @@ class Kernel:
         self.flush()
         self.forget(flows)
         if links:
+            from vethwork.kernel.carrier import settle  # not every plan makes links
+
             settle(links)
 
     def forget(self, flows: Sequence[do.ForgetFlows]) -> None:

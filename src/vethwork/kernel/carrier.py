@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import _socket
 import fcntl
-from array import array
+from _ctypes import _SimpleCData, addressof  # `array` has addresses too, and loads `collections`
 from struct import pack
+from sys import byteorder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,16 +23,23 @@ if TYPE_CHECKING:
 
 SIOCETHTOOL = 0x8946  # include/uapi/linux/sockios.h
 ETHTOOL_GLINK = 0x0A  # include/uapi/linux/ethtool.h
+_COMMAND = int.from_bytes(pack("II", ETHTOOL_GLINK, 0), byteorder)
+
+
+class _EthtoolValue(_SimpleCData):  # type: ignore[type-arg]
+    """struct ethtool_value: the command, and room for its answer."""
+
+    _type_ = "Q"
 
 
 def settle(ifnames: Iterable[str]) -> None:
     """Let the kernel finish what the carrier of these links of the calling thread's namespace set off, in this order."""
-    with_answer = array("I", (ETHTOOL_GLINK, 0))  # struct ethtool_value
+    with_answer = _EthtoolValue(_COMMAND)
     asking = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC, 0)
     try:
         for ifname in ifnames:
             # struct ifreq: the name, and a pointer to the command
-            request = pack("16sP16x", ifname.encode(), with_answer.buffer_info()[0])
+            request = pack("16sP16x", ifname.encode(), addressof(with_answer))
             try:
                 fcntl.ioctl(asking.fileno(), SIOCETHTOOL, request)
             except OSError:

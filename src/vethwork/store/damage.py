@@ -7,11 +7,11 @@ somebody else may have begun the next one meanwhile.
 
 from __future__ import annotations
 
-import _sqlite3 as sqlite3
 import fcntl
 import os
 
 from vethwork.errors import StateError
+from vethwork.store.sqlite import sqlite3
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ columns beside the record are there to be searched.
 
 from __future__ import annotations
 
-import _sqlite3 as sqlite3
 import os
 
 from vethwork.errors import StateError
@@ -31,6 +30,7 @@ from vethwork.store.damage import WAIT_SECONDS, explain, identity_of, is_damage,
 from vethwork.store.leases import Leases
 from vethwork.store.rows import delete, insert
 from vethwork.store.schema import VERSION, ensure_file, is_missing, write_schema
+from vethwork.store.sqlite import sqlite3
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,13 +5,12 @@ Rules: called within a transaction. What is taken already is refused by the sche
 
 from __future__ import annotations
 
-import _sqlite3 as sqlite3
-
 from vethwork.errors import ConflictError
 from vethwork.model.container import Container, Endpoint, Publication
 from vethwork.model.network import Network
 from vethwork.model.process import ProcessRow
 from vethwork.model.text import spell_record
+from vethwork.store.sqlite import sqlite3
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,18 +4,16 @@ Theory. A file cannot be turned to write-ahead logging while somebody reads it: 
 (sqlite3PagerOpenWal takes the file for itself, and asks no busy handler). So two who open a file that is not made yet
 would fail each other.
 
-``_sqlite3`` is the C half of ``sqlite3``; the other half is for dates, and costs as much to load as an attach
-(docs/decisions/0014-start-up.md).
-
 Rules: the file is made under another name, and gets its own when it is whole. Who comes at the same time waits, by a lock on
 the directory; what somebody left who died over it is replaced.
 """
 
 from __future__ import annotations
 
-import _sqlite3 as sqlite3
 import fcntl
 import os
+
+from vethwork.store.sqlite import sqlite3
 
 VERSION = 1
 
