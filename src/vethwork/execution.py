@@ -23,9 +23,9 @@ from zlib import crc32
 from vethwork.errors import ConflictError, Incomplete, KernelRefused, StateError, VethworkError
 from vethwork.model.network import Forwarding
 from vethwork.model.plan import Plan, is_worldly
+from vethwork.model.ruleset import Landmark
 from vethwork.model.steps import ChangeElements, DeleteLink, ForgetFlows, LoadRuleset, UnpinNetns
 from vethwork.plan.elements import all_elements
-from vethwork.plan.ruleset import INET, TABLES
 from vethwork.store.locks import Locks
 
 TYPE_CHECKING = False
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     Rehearse = Callable[[Plan], None]
 
 
+LANDMARKS = (Landmark("bridge", "forward", 1), Landmark("inet", "postrouting", 8))
+"""Of the tables of ``plan.ruleset``, which is loaded only where there is more to do than to look for these."""
 PROMPT, LATE = (ChangeElements, UnpinNetns), (ForgetFlows, DeleteLink)
 """The steps of a detach that close, and those that take the kernel long and may follow: by then nothing passes any more."""
 
@@ -115,7 +117,7 @@ class Execution:
         """
         self._container = container
         self._is_thorough = exclusive
-        self._kernel.mend, self._kernel.landmarks = self.load_ruleset, TABLES
+        self._kernel.mend, self._kernel.landmarks = self.load_ruleset, LANDMARKS
         try:
             if container:
                 self._wait_for(container)
@@ -224,6 +226,8 @@ class Execution:
 
         To delete a link that is gone is fine for us, and an error for ip(8).
         """
+        from vethwork.plan.ruleset import TABLES
+
         assert self._rehearse is not None
         changes = [step for step in plan.steps if isinstance(step, ChangeElements) and step.adds]
         loads = any(isinstance(step, LoadRuleset) for step in plan.steps)
@@ -297,6 +301,8 @@ class Execution:
 
     def load_ruleset(self) -> None:
         """Bring the whole ruleset back from what is on record, in one batch, unless somebody has meanwhile."""
+        from vethwork.plan.ruleset import TABLES
+
         shared = not self._exclusive
         if shared:
             self._take_world()
@@ -308,6 +314,8 @@ class Execution:
 
     def ruleset_step(self) -> LoadRuleset:
         """The step that makes the ruleset what the records say; not within a transaction."""
+        from vethwork.plan.ruleset import TABLES
+
         self._adopt_guards()
         mark = mark_of(self._root)
         tables = tuple([table.replace(comment=mark) for table in TABLES])
@@ -319,6 +327,7 @@ class Execution:
         While the host forwards, which it does because we turned it on, the guard is ours to keep.
         """
         from vethwork.kernel.observe import forwarded
+        from vethwork.plan.ruleset import INET
 
         try:
             held = {element.key[0] for element in self._kernel.nft.elements(INET, "guarded")}
@@ -343,6 +352,8 @@ class Execution:
 
     def check_owner(self) -> None:
         """Refuse to work in a namespace that another engine works in. Raises ConflictError."""
+        from vethwork.plan.ruleset import TABLES
+
         for table in TABLES:
             comment = self._kernel.nft.comment(table)
             if comment is not None and comment != mark_of(self._root):

@@ -395,6 +395,7 @@ def test_without_the_right_to_it(host: Host) -> None:
         "from vethwork.kernel.nftables import NftSocket\n"
         "from vethwork.plan.ruleset import TABLES\n"
         "from vethwork.errors import KernelRefused\n"
+        "import vethwork.wire.nftables\n"  # while the sources may be read
     )
     told = host.run("env", f"PYTHONPATH={SOURCE}", sys.executable, "-c", imports + script)
     assert told == "1 it takes CAP_NET_ADMIN in this network namespace\n"

@@ -26,7 +26,8 @@ from vethwork.model.ruleset import Element
 from vethwork.plan.ruleset import TABLES
 from vethwork.testing.lab import Lab
 from vethwork.upkeep import own_ruleset, restore
-from vethwork.wire.nftables import pack_batch, remove_tables
+from vethwork.wire.nftables import remove_tables
+from vethwork.wire.nftbatch import pack_batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

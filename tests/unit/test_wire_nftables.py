@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vethwork.execution import LANDMARKS
 from vethwork.model.address import BITS, Address, Interface, Mac, Prefix
 from vethwork.model.ruleset import Chain, Element, Hook, Match, Rule, Set, Span, Table, Verdict
 from vethwork.plan.ruleset import BRIDGE, INET, TABLES
@@ -21,14 +22,13 @@ from vethwork.wire.nftables import (
     count_rules,
     is_removal,
     kernel_options,
-    landmarks_of,
     list_rules,
-    pack_batch,
+    new_set,
     parse_flags,
-    parse_use,
     remove_tables,
     replace_tables,
 )
+from vethwork.wire.nftbatch import get_landmark, pack_batch, parse_use
 from vethwork.wire.nftdata import concat_names, pack_verdict, unpack_verdict
 from vethwork.wire.nftexpr import Compiler, selector
 from vethwork.wire.nftsets import (
@@ -36,7 +36,6 @@ from vethwork.wire.nftsets import (
     get_set,
     layouts_of,
     list_elements,
-    new_set,
     parse_elements,
     parse_set,
 )
@@ -346,8 +345,8 @@ def test_tables_are_made_and_adopted_with_flags() -> None:
 
 
 def test_landmarks_are_chains_that_no_rule_leads_to() -> None:
-    requests, uses = landmarks_of(TABLES)
-    assert [words for _, words in requests] == [
+    """They are kept apart from the ruleset, so that it need not be loaded; here both are held together."""
+    assert [words for _, words in map(get_landmark, LANDMARKS)] == [
         "look at chain bridge vethwork forward",
         "look at chain inet vethwork postrouting",
     ]
@@ -359,7 +358,10 @@ def test_landmarks_are_chains_that_no_rule_leads_to() -> None:
         for word in str(rule).split()
     }
     assert not led_to & {"postrouting", "forward"}
-    assert uses == [len(BRIDGE.chains[-1].rules), len(INET.chains[-1].rules)]
+    for landmark, table in zip(LANDMARKS, TABLES, strict=True):
+        (chain,) = [each for each in table.chains if each.name == landmark.chain]
+        assert chain.hook is not None
+        assert (landmark.family, landmark.rules) == (table.family, len(chain.rules))
     assert parse_use(bytes(4) + be32(6, 8)) == 8
     assert parse_use(bytes(4)) == 0
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from vethwork.model.address import Address
-    from vethwork.model.ruleset import Table
+    from vethwork.model.ruleset import Landmark
     from vethwork.model.steps import Step
 
 
@@ -43,8 +43,8 @@ class Kernel:
         self._waiting: RouteDoor | None = None
         self.mend: Callable[[], None] | None = None
         """Called when the ruleset turns out to be missing; then the change is tried again."""
-        self.landmarks: tuple[Table, ...] = ()
-        """The tables that must not have been flushed before something is opened."""
+        self.landmarks: tuple[Landmark, ...] = ()
+        """Of the tables that must not have been flushed before something is opened."""
 
     def __enter__(self) -> Self:
         return self

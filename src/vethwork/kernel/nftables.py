@@ -8,8 +8,9 @@ commit itself, or of the batch as a whole, bears the number of the batch's first
 buffer (ENOBUFS) lose the last ones; we tell the first.
 
 Rules: nothing here knows which sets there are or what they are for; how a set is made is asked of the kernel, once a
-socket. The generation of the ruleset is not asserted (NFNL_BATCH_GENID), so that what other programs do to their tables
-does not make our batches fail. A batch that tables refuse because another socket owns them is handed to that one's process
+socket. Most changes are of elements alone: what makes and reads whole tables is loaded by the first who asks for it. The
+generation of the ruleset is not asserted (NFNL_BATCH_GENID), so that what other programs do to their tables does not make our
+batches fail. A batch that tables refuse because another socket owns them is handed to that one's process
 (``kernel.ownership``); what only reads needs no owner.
 """
 
@@ -28,24 +29,7 @@ from vethwork.kernel.socket import (
 )
 from vethwork.model.ruleset import TABLE
 from vethwork.wire.netlink import NLMSG_ERROR, parse_error, split
-from vethwork.wire.nftables import (
-    OWNED,
-    adopt_tables,
-    count_rules,
-    fingerprint,
-    get_table,
-    kernel_options,
-    landmarks_of,
-    list_rules,
-    pack_batch,
-    parse_comment,
-    parse_fingerprint,
-    parse_flags,
-    parse_use,
-    remove_tables,
-    replace_tables,
-)
-from vethwork.wire.nftchains import BaseChain, list_chains, parse_chain
+from vethwork.wire.nftbatch import get_landmark, pack_batch, parse_use
 from vethwork.wire.nftsets import (
     Layout,
     change_elements,
@@ -62,9 +46,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from vethwork.kernel.ownership import Owner, Way
-    from vethwork.model.ruleset import Atom, Element, Table
+    from vethwork.model.ruleset import Atom, Element, Landmark, Table
     from vethwork.model.snapshot import Tally
-    from vethwork.wire.netlink import Message
+    from vethwork.wire.nftchains import BaseChain
     from vethwork.wire.nftsets import Request
 
 SOL_SOCKET, MSG_DONTWAIT = 1, 0x40
@@ -98,7 +82,6 @@ class NftSocket(NetlinkSocket):
         self._owner_path = owner_path
         self._far = self._find_owner() if owner_path and os.path.exists(owner_path) else None
         self._flags = flags
-        self._marks: tuple[list[tuple[Message, str]], list[int]] | None = None
         self._stood: list[bytes] = []
         try:
             super().__init__(NETLINK_NETFILTER)
@@ -110,22 +93,28 @@ class NftSocket(NetlinkSocket):
 
     def replace(self, tables: Iterable[Table], elements: Iterable[Element]) -> None:
         """Make the tables and their elements what is said and nothing else. Raises KernelRefused; then nothing changed."""
+        from vethwork.wire.nftables import replace_tables
+
         tables, elements = tuple(tables), tuple(elements)
         self._batch(lambda flags: replace_tables(tables, elements, flags))
         self._layouts.update(layouts_of(tables))
 
     def adopt(self, tables: Iterable[Table]) -> None:
         """Own tables that were owned by a socket which is closed. Raises KernelRefused."""
+        from vethwork.wire.nftables import adopt_tables
+
         requests = adopt_tables(tables, self._flags)
         self._batch(lambda _: requests)
 
     def remove(self, tables: Iterable[Table]) -> None:
         """Remove the tables; those that are gone already are fine. Raises KernelRefused."""
+        from vethwork.wire.nftables import remove_tables
+
         requests = remove_tables(tables)
         self._batch(lambda _: requests)
 
     def change(
-        self, deletes: Iterable[Element], adds: Iterable[Element], landmarks: tuple[Table, ...] = ()
+        self, deletes: Iterable[Element], adds: Iterable[Element], landmarks: tuple[Landmark, ...] = ()
     ) -> None:
         """Delete elements and add others, all at once. To delete what is gone, or to add what is there, is fine.
 
@@ -194,10 +183,14 @@ class NftSocket(NetlinkSocket):
 
     def comment(self, table: Table) -> str | None:
         """A table's comment, empty if it has none; None if there is no such table. Raises KernelRefused."""
+        from vethwork.wire.nftables import parse_comment
+
         body = self._table(table)
         return parse_comment(body) if body is not None else None
 
     def _table(self, table: Table) -> bytes | None:
+        from vethwork.wire.nftables import get_table
+
         try:
             (body, *_) = self.ask(get_table(table), f"look at table {table.family} {table.name}")
         except KernelRefused as error:
@@ -208,32 +201,29 @@ class NftSocket(NetlinkSocket):
 
     def base_chains(self) -> tuple[BaseChain, ...]:
         """Every base chain of every table, ours among them. Raises KernelRefused."""
+        from vethwork.wire.nftchains import list_chains, parse_chain
+
         listed = [parse_chain(body) for body in self.dump(list_chains(), "list chains")]
         return tuple([chain for chain in listed if chain is not None])
 
     def is_owned(self, tables: Iterable[Table]) -> bool:
         """Tell whether a socket owns each of the tables, so that nobody else can change them. Raises KernelRefused."""
+        from vethwork.wire.nftables import OWNED, parse_flags
+
         bodies = [self._table(table) for table in tables]
         return all(body is not None and parse_flags(body) & OWNED == OWNED for body in bodies)
 
-    def stands(self, tables: Iterable[Table]) -> bool:
-        """Tell, much cheaper than :meth:`is_whole`, whether the tables have not been flushed: the same ones each time.
-
-        Raises KernelRefused.
-        """
-        if self._marks is None:
-            self._marks = landmarks_of(tables)
-        requests, uses = self._marks
+    def stands(self, landmarks: Iterable[Landmark]) -> bool:
+        """Tell, much cheaper than :meth:`is_whole`, whether the tables have not been flushed. Raises KernelRefused."""
+        landmarks = tuple(landmarks)
         try:
-            bodies = self.transact(requests)
+            bodies = self.transact(list(map(get_landmark, landmarks)))
         except KernelRefused as error:
             if error.errno != ENOENT:
                 raise
             return False
-        told = [
-            body[4:] for body in bodies
-        ]  # less the header: it has the generation, which any change moves on
-        if told != self._stood and [parse_use(body) for body in bodies] == uses:
+        told = [each[4:] for each in bodies]  # less the header, whose generation any change moves on
+        if told != self._stood and [parse_use(each) for each in bodies] == [each.rules for each in landmarks]:
             self._stood = told
         return told == self._stood
 
@@ -242,6 +232,8 @@ class NftSocket(NetlinkSocket):
         return all(self._holds_rules(table) for table in tables)
 
     def _holds_rules(self, table: Table) -> bool:
+        from vethwork.wire.nftables import count_rules, fingerprint, list_rules, parse_fingerprint
+
         made = self._table(table)
         if made is None or parse_fingerprint(made) != fingerprint(table):
             return False
@@ -368,6 +360,8 @@ def _refusal(requests: Sequence[Request], place: int, errno: int, extack: str) -
     message, doing = requests[place]
     if errno == EPERM:  # without the right to change anything, the batch as a whole is refused
         return TablesOwned(str(doing), errno, extack, hint=OWNED_HINT)
+    from vethwork.wire.nftables import kernel_options
+
     options = kernel_options(message) if errno in (ENOENT, EOPNOTSUPP) else ()
     hint = f"the kernel may lack {' or '.join(options)}" if options else ""
     return KernelRefused(str(doing), errno, extack, hint=hint)

@@ -190,6 +190,14 @@ class Table(Record):
         return {each.name: each for each in self.sets}[name]
 
 
+class Landmark(Record):
+    """A chain by which a table of a family is known to have its rules: it has so many, and no rule of another leads to it."""
+
+    family: str
+    chain: str
+    rules: int
+
+
 class Element(Record):
     """A member of a set, or an entry of a map where ``data`` is not empty."""
 

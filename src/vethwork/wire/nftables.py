@@ -1,12 +1,12 @@
-"""nf_tables' tables, chains and rules as messages of one batch; and what the kernel lists back of them.
+"""nf_tables' tables, chains, sets and rules as messages of one batch; and what the kernel lists back of them.
 
-Sources: include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h. Numbers are in network order.
+Sources: include/uapi/linux/netfilter/nf_tables.h. Numbers are in network order.
 
-Theory. Changes travel in a batch, one datagram between a BEGIN and an END, and happen all at once or not at all. Within
-a batch a thing may be named as soon as a message before has made it; an anonymous set is named by an id of the batch.
+Theory. Within a batch (``wire.nftbatch``) a thing may be named as soon as a message before has made it; an anonymous set is
+named by an id of the batch.
 
-Rules: functions here give messages, each with words that say what it does; the kernel's refusals are told by them.
-Sets and elements are ``wire.nftsets``'s, the insides of rules ``wire.nftexpr``'s.
+Rules: functions here give messages, each with words that say what it does; the kernel's refusals are told by them. Elements
+are ``wire.nftsets``'s, the insides of rules ``wire.nftexpr``'s. Most changes are of elements alone, and load nothing of this.
 """
 
 from __future__ import annotations
@@ -15,78 +15,74 @@ from zlib import crc32
 
 from vethwork.model.ruleset import TABLE
 from vethwork.wire.netlink import (
-    HEADER,
-    NLM_F_ACK,
     NLM_F_APPEND,
     NLM_F_CREATE,
-    NLM_F_REQUEST,
     attribute,
     attributes,
     be32,
     nested,
     string,
 )
-from vethwork.wire.nftexpr import NFTA_EXPR_NAME, Compiler, user_data
+from vethwork.wire.nftdata import (
+    NFTA_EXPR_DATA,
+    NFTA_EXPR_NAME,
+    NFTA_LIST_ELEM,
+    concat_number,
+    pack_fields,
+    pack_value,
+    widths,
+)
+from vethwork.wire.nftexpr import ANONYMOUS, Compiler, byte_order, typeof_data, user_data
 from vethwork.wire.nftsets import (
     FAMILIES,
+    NEWSET,
+    NEWSETELEM,
+    NFT_DATA_VERDICT,
+    NFT_SET_INTERVAL,
+    NFT_SET_MAP,
+    NFTA_SET_DATA_TYPE,
+    NFTA_SET_ELEM_KEY,
+    NFTA_SET_ELEM_LIST_ELEMENTS,
+    NFTA_SET_EXPR,
+    NFTA_SET_FLAGS,
+    NFTA_SET_KEY_TYPE,
+    NFTA_SET_NAME,
+    NFTA_SET_TABLE,
     SUBSYSTEM,
-    anonymous_set,
+    Layout,
     change_elements,
     layouts_of,
     message,
-    new_set,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
-    from vethwork.model.ruleset import Chain, Element, Table
+    from vethwork.model.ruleset import Chain, Element, Set, Table
     from vethwork.wire.netlink import Message
     from vethwork.wire.nftdata import Type
     from vethwork.wire.nftsets import Request
 
-NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
-NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, NEWRULE, GETRULE = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    6,
-    7,
-)  # enum nf_tables_msg_types
+NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, NEWRULE, GETRULE = 0, 1, 2, 3, 6, 7  # enum nf_tables_msg_types
 REMOVALS = (2, 5, 8, 11, 14)
 """DELTABLE, DELCHAIN, DELRULE, DELSET and DELSETELEM; the first attribute of each is the table's name."""
 NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFTA_TABLE_USERDATA = 1, 2, 6
 OWNED = 0x2 | 0x4
 """NFT_TABLE_F_OWNER, nobody but the socket that made the table may change it; and NFT_TABLE_F_PERSIST, it outlives that."""
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 1, 3, 4, 5
-NFTA_CHAIN_USE, NFTA_CHAIN_TYPE = 6, 7
+NFTA_CHAIN_TYPE = 7
 NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY = 1, 2
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
+NFTA_SET_KEY_LEN, NFTA_SET_DATA_LEN, NFTA_SET_DESC, NFTA_SET_ID, NFTA_SET_USERDATA = 5, 7, 9, 10, 13
+NFTA_SET_DESC_SIZE, NFTA_SET_DESC_CONCAT, NFTA_SET_FIELD_LEN = 1, 2, 1
+NFT_SET_ANONYMOUS, NFT_SET_CONSTANT, NFT_SET_CONCAT = 1, 2, 0x80
+NFTA_SET_ELEM_LIST_SET_ID = 4
 COMMENT, FINGERPRINT = 0, 0x76
 """What is kept beside a table: what nft keeps (NFTNL_UDATA_TABLE_COMMENT), and what is ours, which nft passes over."""
 NF_ACCEPT = 1
 # enum nf_inet_hooks; those of the bridge family (NF_BR_*) have the same numbers
 HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
-
-
-def pack_batch(requests: Sequence[Request], first: int) -> bytes:
-    """The datagram of a batch; BEGIN has the sequence number ``first``, and the requests those that follow.
-
-    Only the last request asks to be acknowledged: the kernel reports every refusal unasked, and acknowledgements of
-    many messages would not fit in a socket's buffer.
-    """
-    edge = bytes(2) + SUBSYSTEM.to_bytes(2, "big")
-    parts = [HEADER.pack(20, NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, first, 0) + edge]
-    for place, (request, _) in enumerate(requests, 1):
-        flags = request.flags | NLM_F_REQUEST | (NLM_F_ACK if place == len(requests) else 0)
-        parts.append(
-            HEADER.pack(16 + len(request.body), request.type, flags, first + place, 0) + request.body
-        )
-    parts.append(HEADER.pack(20, NFNL_MSG_BATCH_END, NLM_F_REQUEST, first + len(requests) + 1, 0) + edge)
-    return b"".join(parts)
 
 
 def replace_tables(tables: Iterable[Table], elements: Iterable[Element], flags: int = 0) -> list[Request]:
@@ -177,6 +173,67 @@ def is_removal(kind: int, body: bytes) -> bool:
     return attributes(body, 4).get(NFTA_TABLE_NAME) == TABLE.encode() + b"\0"
 
 
+def new_set(table: Table, declared: Set, identity: int) -> Request:
+    """Declare a set or a map."""
+    layout = Layout(table.family, table.name, declared)
+    flags = (
+        NFT_SET_INTERVAL * declared.interval
+        | NFT_SET_MAP * bool(declared.data)
+        | NFT_SET_CONCAT * layout.ranges
+    )
+    inner = [
+        string(NFTA_SET_TABLE, table.name),
+        string(NFTA_SET_NAME, declared.name),
+        be32(NFTA_SET_FLAGS, flags),
+        be32(NFTA_SET_KEY_TYPE, concat_number(layout.keys)),
+        be32(NFTA_SET_KEY_LEN, sum(widths(layout.keys))),
+        be32(NFTA_SET_ID, identity),
+    ]
+    if declared.data:
+        kind = NFT_DATA_VERDICT if layout.verdicts else concat_number(layout.data)
+        inner.append(be32(NFTA_SET_DATA_TYPE, kind))
+        inner.append(be32(NFTA_SET_DATA_LEN, sum(widths(layout.data))))
+    if layout.ranges:
+        fields = [nested(NFTA_LIST_ELEM, be32(NFTA_SET_FIELD_LEN, each.length)) for each in layout.keys]
+        inner.append(nested(NFTA_SET_DESC, nested(NFTA_SET_DESC_CONCAT, *fields)))
+    if declared.counter:  # the kernel gives each element one of its own
+        inner.append(nested(NFTA_SET_EXPR, string(NFTA_EXPR_NAME, "counter"), nested(NFTA_EXPR_DATA)))
+    note = typeof_data(declared.typeof) if declared.typeof else byte_order(layout.keys)
+    inner.append(attribute(NFTA_SET_USERDATA, note))
+    what = "map" if declared.data else "set"
+    return message(
+        NEWSET, NLM_F_CREATE, table.family, *inner
+    ), f"add {what} {table.family} {table.name} {declared.name}"
+
+
+def _anonymous_set(table: Table, kind: Type, words: tuple[str, ...], identity: int) -> list[Request]:
+    """Declare and fill a set of constants that belongs to the next rule, which finds it by its id."""
+    name = (string(NFTA_SET_TABLE, table.name), string(NFTA_SET_NAME, ANONYMOUS))
+    what = f"{{ {', '.join(words)} }} in table {table.family} {table.name}"
+    made = message(
+        NEWSET,
+        NLM_F_CREATE,
+        table.family,
+        *name,
+        be32(NFTA_SET_FLAGS, NFT_SET_ANONYMOUS | NFT_SET_CONSTANT),
+        be32(NFTA_SET_KEY_TYPE, kind.number),
+        be32(NFTA_SET_KEY_LEN, kind.length),
+        be32(NFTA_SET_ID, identity),
+        nested(NFTA_SET_DESC, be32(NFTA_SET_DESC_SIZE, len(words))),
+    )
+    keys = [pack_fields((kind,), (kind.parse(word),))[0] for word in words]
+    items = [nested(NFTA_LIST_ELEM, nested(NFTA_SET_ELEM_KEY, pack_value(key))) for key in keys]
+    filled = message(
+        NEWSETELEM,
+        NLM_F_CREATE,
+        table.family,
+        *name,
+        be32(NFTA_SET_ELEM_LIST_SET_ID, identity),
+        nested(NFTA_SET_ELEM_LIST_ELEMENTS, *items),
+    )
+    return [(made, f"add the set {what}"), (filled, f"fill the set {what}")]
+
+
 def _new_chain(table: Table, chain: Chain) -> Request:
     inner = [string(NFTA_CHAIN_TABLE, table.name), string(NFTA_CHAIN_NAME, chain.name)]
     if chain.hook is not None:
@@ -195,7 +252,7 @@ def _new_rules(table: Table, chain: Chain, identities: Iterator[int]) -> list[Re
 
     def anonymous(kind: Type, words: tuple[str, ...]) -> int:
         identity = next(identities)
-        requests.extend(anonymous_set(table, kind, words, identity))
+        requests.extend(_anonymous_set(table, kind, words, identity))
         return identity
 
     for place, rule in enumerate(chain.rules, 1):
@@ -229,27 +286,6 @@ def count_rules(bodies: Iterable[bytes]) -> dict[tuple[str, str, str], int]:
         where = (families.get(body[0], "") if body else "", names[0], names[1])
         counts[where] = counts.get(where, 0) + 1
     return counts
-
-
-def landmarks_of(tables: Iterable[Table]) -> tuple[list[tuple[Message, str]], list[int]]:
-    """Ask for the chains by which tables without their rules are known, and the use of each that is as it should be.
-
-    It is the last one with a hook: no rule leads to that, so its use is the number of its rules.
-    """
-    requests: list[tuple[Message, str]] = []
-    uses: list[int] = []
-    for table in tables:
-        chain = [each for each in table.chains if each.hook is not None][-1]
-        names = string(NFTA_CHAIN_TABLE, table.name), string(NFTA_CHAIN_NAME, chain.name)
-        words = f"look at chain {table.family} {table.name} {chain.name}"
-        requests.append((message(GETCHAIN, 0, table.family, *names), words))
-        uses.append(len(chain.rules))
-    return requests, uses
-
-
-def parse_use(body: bytes) -> int:
-    """How many rules a chain has, and how many lead to it, taken together. Raises ValueError."""
-    return int.from_bytes(attributes(body, 4).get(NFTA_CHAIN_USE, b""), "big")
 
 
 # What a kernel may be built without. Without the family or the kind of chain it answers EOPNOTSUPP or ENOENT, without

@@ -18,7 +18,18 @@ from struct import Struct
 from vethwork.model.address import BITS, Prefix
 from vethwork.model.ruleset import Masquerade, Match, Nat, SetMark, Verdict, VerdictMap
 from vethwork.wire.netlink import attribute, be32, nested, string
-from vethwork.wire.nftdata import TYPES, Type, number, pack_fields, pack_value, pack_verdict, widths
+from vethwork.wire.nftdata import (
+    NFTA_EXPR_DATA,
+    NFTA_EXPR_NAME,
+    NFTA_LIST_ELEM,
+    TYPES,
+    Type,
+    number,
+    pack_fields,
+    pack_value,
+    pack_verdict,
+    widths,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,8 +37,6 @@ if TYPE_CHECKING:
 
     from vethwork.model.ruleset import Atom, Rule, Statement, Table
 
-NFTA_LIST_ELEM = 1
-NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
 NFTA_META_DREG, NFTA_META_KEY, NFTA_META_SREG = 1, 2, 3
 NFTA_CT_DREG, NFTA_CT_KEY, NFTA_CT_DIRECTION = 1, 2, 3
 NFTA_FIB_DREG, NFTA_FIB_RESULT, NFTA_FIB_FLAGS = 1, 2, 3

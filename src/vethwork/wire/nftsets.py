@@ -1,4 +1,4 @@
-"""Sets and maps, and their elements, as nfnetlink's messages; and the elements that the kernel lists back.
+"""The elements of sets and maps as nfnetlink's messages; and what the kernel lists back of them, and says of their sets.
 
 Sources: include/uapi/linux/netfilter/nf_tables.h (NFTA_SET_*). Numbers are in network order.
 
@@ -17,7 +17,6 @@ from vethwork.model.snapshot import Tally
 from vethwork.wire.netlink import (
     NLM_F_CREATE,
     Message,
-    attribute,
     attributes,
     be32,
     each_attribute,
@@ -27,23 +26,16 @@ from vethwork.wire.netlink import (
 from vethwork.wire.nftdata import (
     NFTA_DATA_VALUE,
     NFTA_DATA_VERDICT,
+    NFTA_EXPR_DATA,
+    NFTA_LIST_ELEM,
     TYPES,
     concat_names,
-    concat_number,
     pack_fields,
     pack_value,
     pack_verdict,
     unpack_fields,
     unpack_verdict,
     widths,
-)
-from vethwork.wire.nftexpr import (
-    ANONYMOUS,
-    NFTA_EXPR_DATA,
-    NFTA_EXPR_NAME,
-    NFTA_LIST_ELEM,
-    byte_order,
-    typeof_data,
 )
 
 TYPE_CHECKING = False
@@ -62,14 +54,12 @@ SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES, include/uapi/linux/netfilter/nfnetlink.h
 FAMILIES = {"inet": 1, "bridge": 7}  # NFPROTO_*, include/uapi/linux/netfilter.h
 NEWSET, GETSET, NEWSETELEM, GETSETELEM, DELSETELEM = 9, 10, 12, 13, 14  # enum nf_tables_msg_types
 
-NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE, NFTA_SET_KEY_LEN = 1, 2, 3, 4, 5
-NFTA_SET_DATA_TYPE, NFTA_SET_DATA_LEN, NFTA_SET_DESC, NFTA_SET_ID, NFTA_SET_USERDATA = 6, 7, 9, 10, 13
+NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE, NFTA_SET_DATA_TYPE = 1, 2, 3, 4, 6
 NFTA_SET_EXPR = 17
-NFTA_SET_DESC_SIZE, NFTA_SET_DESC_CONCAT, NFTA_SET_FIELD_LEN = 1, 2, 1
-NFT_SET_ANONYMOUS, NFT_SET_CONSTANT, NFT_SET_INTERVAL, NFT_SET_MAP, NFT_SET_CONCAT = 1, 2, 4, 8, 0x80
+NFT_SET_INTERVAL, NFT_SET_MAP = 4, 8
 NFT_DATA_VERDICT = 0xFFFFFF00
 NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET = 1, 2
-NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET_ID = 3, 4
+NFTA_SET_ELEM_LIST_ELEMENTS = 3
 NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS = 1, 2, 3
 NFTA_SET_ELEM_EXPR, NFTA_SET_ELEM_KEY_END = 7, 10
 NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS = 1, 2
@@ -173,39 +163,6 @@ def _end_behind(high: bytes) -> bytes:
     return nested(NFTA_LIST_ELEM, be32(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END), key)
 
 
-def new_set(table: Table, declared: Set, identity: int) -> Request:
-    """Declare a set or a map."""
-    layout = Layout(table.family, table.name, declared)
-    flags = (
-        NFT_SET_INTERVAL * declared.interval
-        | NFT_SET_MAP * bool(declared.data)
-        | NFT_SET_CONCAT * layout.ranges
-    )
-    inner = [
-        string(NFTA_SET_TABLE, table.name),
-        string(NFTA_SET_NAME, declared.name),
-        be32(NFTA_SET_FLAGS, flags),
-        be32(NFTA_SET_KEY_TYPE, concat_number(layout.keys)),
-        be32(NFTA_SET_KEY_LEN, sum(widths(layout.keys))),
-        be32(NFTA_SET_ID, identity),
-    ]
-    if declared.data:
-        kind = NFT_DATA_VERDICT if layout.verdicts else concat_number(layout.data)
-        inner.append(be32(NFTA_SET_DATA_TYPE, kind))
-        inner.append(be32(NFTA_SET_DATA_LEN, sum(widths(layout.data))))
-    if layout.ranges:
-        fields = [nested(NFTA_LIST_ELEM, be32(NFTA_SET_FIELD_LEN, each.length)) for each in layout.keys]
-        inner.append(nested(NFTA_SET_DESC, nested(NFTA_SET_DESC_CONCAT, *fields)))
-    if declared.counter:  # the kernel gives each element one of its own
-        inner.append(nested(NFTA_SET_EXPR, string(NFTA_EXPR_NAME, "counter"), nested(NFTA_EXPR_DATA)))
-    note = typeof_data(declared.typeof) if declared.typeof else byte_order(layout.keys)
-    inner.append(attribute(NFTA_SET_USERDATA, note))
-    what = "map" if declared.data else "set"
-    return message(
-        NEWSET, NLM_F_CREATE, table.family, *inner
-    ), f"add {what} {table.family} {table.name} {declared.name}"
-
-
 def get_set(family: str, table: str, name: str) -> Message:
     """Ask how a set is declared: the kernel describes it, or answers ENOENT."""
     return message(GETSET, 0, family, string(NFTA_SET_TABLE, table), string(NFTA_SET_NAME, name))
@@ -222,34 +179,6 @@ def parse_set(body: bytes) -> Set:
     key = concat_names(int.from_bytes(found.get(NFTA_SET_KEY_TYPE, b""), "big"))
     name = found.get(NFTA_SET_NAME, b"").rstrip(b"\0").decode()
     return Set(name, key, data, bool(flags & NFT_SET_INTERVAL), counter=NFTA_SET_EXPR in found)
-
-
-def anonymous_set(table: Table, kind: Type, words: tuple[str, ...], identity: int) -> list[Request]:
-    """Declare and fill a set of constants that belongs to the next rule, which finds it by its id."""
-    name = (string(NFTA_SET_TABLE, table.name), string(NFTA_SET_NAME, ANONYMOUS))
-    what = f"{{ {', '.join(words)} }} in table {table.family} {table.name}"
-    made = message(
-        NEWSET,
-        NLM_F_CREATE,
-        table.family,
-        *name,
-        be32(NFTA_SET_FLAGS, NFT_SET_ANONYMOUS | NFT_SET_CONSTANT),
-        be32(NFTA_SET_KEY_TYPE, kind.number),
-        be32(NFTA_SET_KEY_LEN, kind.length),
-        be32(NFTA_SET_ID, identity),
-        nested(NFTA_SET_DESC, be32(NFTA_SET_DESC_SIZE, len(words))),
-    )
-    keys = [pack_fields((kind,), (kind.parse(word),))[0] for word in words]
-    items = [nested(NFTA_LIST_ELEM, nested(NFTA_SET_ELEM_KEY, pack_value(key))) for key in keys]
-    filled = message(
-        NEWSETELEM,
-        NLM_F_CREATE,
-        table.family,
-        *name,
-        be32(NFTA_SET_ELEM_LIST_SET_ID, identity),
-        nested(NFTA_SET_ELEM_LIST_ELEMENTS, *items),
-    )
-    return [(made, f"add the set {what}"), (filled, f"fill the set {what}")]
 
 
 def change_elements(
