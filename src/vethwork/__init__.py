@@ -117,11 +117,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    found = [home for home, names in _HOMES.items() if name in names]
+    if not found and name != "testing":  # an import asks for submodules too, and goes on by itself
+        raise AttributeError(f"module 'vethwork' has no attribute {name!r}")
     from importlib import import_module
 
-    if name == "testing":
-        return import_module("vethwork.testing")
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(home), name)
-    raise AttributeError(f"module 'vethwork' has no attribute {name!r}")
+    return getattr(import_module(found[0]), name) if found else import_module("vethwork.testing")

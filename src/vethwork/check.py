@@ -7,11 +7,9 @@ be there.
 from __future__ import annotations
 
 from vethwork.errors import BadNamespace
-from vethwork.handover import is_awaited
 from vethwork.model.address import Interface, Mac
 from vethwork.model.record import Record
 from vethwork.plan.elements import endpoint_elements, network_elements, publication_elements
-from vethwork.plan.ruleset import TABLES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +62,8 @@ def check(engine: Engine, name: str, ifname: str = "") -> tuple[str, ...]:
 
     Raises NotFound if there is no such container.
     """
+    from vethwork.handover import is_awaited  # which is for Docker's libnetwork alone
+
     seen = engine.inspect(name)
     networks = {network.name: network for network in seen.networks}
     wrong: list[str] = []
@@ -130,6 +130,8 @@ def _wanted(seen: ContainerSeen, endpoint: Endpoint, network: Network) -> tuple[
 
 def _missing(engine: Engine, wanted: list[Element]) -> list[str]:
     """What the ruleset must have and has not."""
+    from vethwork.plan.ruleset import TABLES  # which only to look at an interface is not needed
+
     nft = engine.kernel.nft
     if wanted and not nft.is_whole(TABLES):
         return ["the ruleset is gone ('vethwork restore' brings it back)"]
@@ -147,6 +149,8 @@ def _missing(engine: Engine, wanted: list[Element]) -> list[str]:
 
 def check_host(engine: Engine) -> None:
     """Ask the kernel for what every attach needs. Raises KernelRefused, or StateError if the records cannot be written."""
+    from vethwork.plan.ruleset import TABLES
+
     engine.kernel.nft.is_whole(TABLES)
     engine.kernel.door("").links()
     with engine.store.transaction():

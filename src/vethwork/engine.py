@@ -5,7 +5,8 @@
     intend, apply, settle               see ``execution``
 
 Rules: a verb takes a request and gives a result, or raises one of ``errors`` with nothing half done. Verbs on a container
-wait for each other; verbs on different containers run side by side. Two engines are two worlds: one state file and one run
+wait for each other; verbs on different containers run side by side. What attaches is loaded by the first attach, what
+detaches by the first detach: a runtime's call does one of them. Two engines are two worlds: one state file and one run
 directory each, in one network namespace that plays the host for both.
 """
 
@@ -17,8 +18,6 @@ from vethwork.model.container import AWAITED, AttachRequest, Container, Join, Pu
 from vethwork.model.ports import Publish
 from vethwork.model.snapshot import ContainerSeen
 from vethwork.networks import Networks, new_id
-from vethwork.plan.attach import attached, plan_attach, plan_connect, plan_publish
-from vethwork.plan.detach import plan_detach, plan_disconnect, plan_unpublish
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,6 +82,8 @@ class Engine(Networks):
         self, execution: Execution, request: AttachRequest, *, at_once: bool = False
     ) -> ContainerSeen:
         """The same, in a turn that the caller has. Raises _NotReadyError if it is to be ``at_once``, and a network is not."""
+        from vethwork.plan.attach import attached, plan_attach
+
         self.check_namespace(request)
         local = self.observer.local_holders(request.publishes, reserved=request.reserved)
         seen: list[AttachSeen] = []
@@ -133,6 +134,8 @@ class Engine(Networks):
 
     def _detach(self, name: str, *, dead: bool, wait: bool = True) -> tuple[Network, ...] | None:
         """Gives the networks that it was on."""
+        from vethwork.plan.detach import plan_detach
+
         with self.turn(name) as execution:
             container = self.store.container(name)
             if container is None:
@@ -206,6 +209,8 @@ class Engine(Networks):
         reserved: bool,
     ) -> Endpoint:
         """The same, in a turn that the caller has."""
+        from vethwork.plan.attach import plan_connect
+
         local = self.observer.local_holders(publishes, reserved=reserved)
         seed = new_id()
         plan = execution.carry_out(
@@ -224,6 +229,8 @@ class Engine(Networks):
 
         ``ifname`` says which interface, where it has several there.
         """
+        from vethwork.plan.detach import plan_disconnect
+
         with self.turn(name) as execution:
             seen = self.observer.container(name)
             cables = self.observer.cables(seen)
@@ -236,6 +243,8 @@ class Engine(Networks):
 
         Raises NotFound, RequestError, ConflictError or KernelRefused.
         """
+
+        from vethwork.plan.attach import plan_publish
 
         def open_them() -> tuple[Publication, ...]:
             with self.turn(name) as execution:
@@ -251,6 +260,8 @@ class Engine(Networks):
 
     def unpublish(self, name: str, publish: Publish) -> None:
         """Close a published range, named as it was published. Raises NotFound."""
+        from vethwork.plan.detach import plan_unpublish
+
         with self.turn(name) as execution:
             seen = self.observer.publisher(name, publish)
             execution.carry_out(lambda: plan_unpublish(publish, seen))

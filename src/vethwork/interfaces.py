@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from vethwork.errors import ConflictError
 from vethwork.kernel.netns import same_netns
-from vethwork.plan.detach import plan_detach, plan_disconnect
-from vethwork.plan.links import routes_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +52,8 @@ def host_macs(engine: Engine, endpoint: Endpoint, network: Network) -> tuple[Mac
 
 def routes_by(engine: Engine, endpoint: Endpoint) -> tuple[AddRoute, ...]:
     """The routes that lead out of a container by one of its interfaces and a gateway, by what is on record."""
+    from vethwork.plan.links import routes_of
+
     routes = routes_of("", engine.store.endpoints_of(endpoint.container))
     return tuple([each for each in routes if each.ifname == endpoint.ifname and each.gateway is not None])
 
@@ -63,6 +63,8 @@ def remove_interface(engine: Engine, name: str, network: str, ifname: str, owner
 
     Raises ConflictError while others share the container's namespace, Incomplete if the kernel refused a part.
     """
+    from vethwork.plan.detach import plan_detach, plan_disconnect
+
     with engine.turn(name) as execution:
         seen = engine.observer.existing(name)
         if seen is None or seen.container.owner != owner:
@@ -95,6 +97,8 @@ def _clear_stale(engine: Engine, execution: Execution, request: AttachRequest) -
             f"attach {request.name}: there is a container of that name, made by {seen.container.owner}"
         )
     if not engine.lives(seen.container):
+        from vethwork.plan.detach import plan_detach
+
         cables = engine.observer.cables(seen)
         execution.carry_out(lambda: plan_detach(seen, cables, alive=False))
         return None
@@ -109,5 +113,7 @@ def _clear_stale(engine: Engine, execution: Execution, request: AttachRequest) -
 
 
 def _drop(engine: Engine, execution: Execution, seen: ContainerSeen, dead: Endpoint) -> ContainerSeen:
+    from vethwork.plan.detach import plan_disconnect
+
     execution.carry_out(lambda: plan_disconnect(dead.network, seen, (), dead.ifname))
     return engine.observer.container(seen.container.name)

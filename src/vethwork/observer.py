@@ -14,7 +14,6 @@ from vethwork.model.container import AttachRequest, Join
 from vethwork.model.network import Network
 from vethwork.model.ports import Publish, Taken
 from vethwork.model.snapshot import AttachSeen, ContainerSeen, NetworkSeen, PortSeen
-from vethwork.plan.addresses import find_free
 from vethwork.plan.ports import dynamic_ports
 from vethwork.store.leases import PROMISED
 
@@ -78,6 +77,8 @@ class Observer:
 
     def network(self, join: Join) -> NetworkSeen:
         """A network as somebody who joins it must see it. Raises NotFound."""
+        from vethwork.plan.addresses import find_free  # which who detaches has no use for
+
         store = self._store
         network = self.network_row(join.network)
         holders = [(address, store.leases.holder(network.name, address)) for address in join.addresses]

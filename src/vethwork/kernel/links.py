@@ -32,7 +32,6 @@ from vethwork.model.steps import (
 from vethwork.wire import rtnetlink
 from vethwork.wire.netlink import NLM_F_CREATE, NLM_F_REPLACE
 from vethwork.wire.rtnetlink import Link
-from vethwork.wire.statistics import parse_carried
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,6 +125,8 @@ class RouteDoor:
 
     def carried(self) -> dict[str, Carried]:
         """What every link of the namespace has carried, by name."""
+        from vethwork.wire.statistics import parse_carried
+
         self.flush()
         return dict(map(parse_carried, self._socket.dump(rtnetlink.get_link(), "list links")))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 
-from vethwork import check
 from vethwork.errors import KernelRefused, NotFound, StateError, VethworkError
 from vethwork.frontends.cni import chain, names
 from vethwork.frontends.cni.document import NOT_AVAILABLE, TRY_AGAIN, UNKNOWN, CniError
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from vethwork.check import InterfaceSeen
     from vethwork.engine import Engine, Engines
     from vethwork.frontends.cni.document import Section
     from vethwork.frontends.cni.protocol import Call
@@ -132,6 +132,8 @@ def delete(engines: Engines, call: Call, document: Section, version: str) -> Ans
 
 def verify(engines: Engines, call: Call, document: Section, version: str) -> Answer:
     """CHECK: compare the records, the previous result and the kernel. Raises CniError (100) with every difference."""
+    from vethwork.check import check, observe_interface
+
     with engines() as engine:
         name = chain.network_on_record(engine, call, parse_name(document))
         if chain.is_nothing_to_do(engine, call, document, version):
@@ -140,19 +142,19 @@ def verify(engines: Engines, call: Call, document: Section, version: str) -> Ans
         found = [each for each in seen.endpoints if (each.network, each.ifname) == (name, call.ifname)]
         if not found or seen.container.owner != OWNER:
             raise CniError(UNKNOWN, f"CHECK: {call.container} has no {call.ifname} on {name}")
-        wrong = list(check.check(engine, call.container, call.ifname))
+        wrong = list(check(engine, call.container, call.ifname))
         if document.flag("names") and not names.is_known(engine, call, name):
             wrong.append("the name server was not told of it")
         network = engine.network(name)
         if not wrong and network.driver != "foreign" and document.has("prevResult"):
-            have = check.observe_interface(engine, call.netns, found[0], network)
+            have = observe_interface(engine, call.netns, found[0], network)
             wrong = _differences(document.section("prevResult"), call.ifname, have)
     if wrong:
         raise CniError(DIFFERS, f"CHECK {call.container} {call.ifname}: {'; '.join(wrong)}")
     return None
 
 
-def _differences(result: Section, ifname: str, have: check.InterfaceSeen) -> list[str]:
+def _differences(result: Section, ifname: str, have: InterfaceSeen) -> list[str]:
     """What a previous result says and the kernel does not."""
     said = parse_previous(result, ifname)
     wrong = [] if said.has_interface else [f"prevResult has no interface {ifname}"]
@@ -183,12 +185,14 @@ def collect(engines: Engines, call: Call, document: Section, version: str) -> An
 
 def status(engines: Engines, call: Call, document: Section, version: str) -> Answer:
     """STATUS: whether an ADD could succeed now. Raises CniError (50)."""
+    from vethwork.check import check_host
+
     if os.geteuid() != 0:
         raise CniError(NOT_AVAILABLE, "STATUS: this process is not root")
     parse_network(document)
     try:
         with engines() as engine:
-            check.check_host(engine)
+            check_host(engine)
     except (KernelRefused, StateError, OSError) as error:
         hint = error.hint if isinstance(error, (KernelRefused, StateError)) else ""
         said = error.message if isinstance(error, (KernelRefused, StateError)) else str(error)
