@@ -84,6 +84,9 @@ def _call(tool: str, reads_input: bool) -> None:
 
 
 def _work(tool: str, stdin: "BinaryIO | None") -> None:
+    import gc
+
+    gc.disable()  # what is imported is no garbage: the search for it took 1 ms, and the end is near
     if tool == "cni":
         from vethwork.frontends.cni.main import main
     elif tool == "netavark":

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TOO_DEAR = {
-    "argparse", "asyncio", "click", "collections", "ctypes", "dataclasses", "datetime", "enum", "functools", "inspect",
-    "ipaddress", "json", "logging", "pyroute2", "re", "rich", "socket", "sqlite3", "subprocess", "typing",
+    "argparse", "asyncio", "click", "collections", "ctypes", "dataclasses", "datetime", "enum", "functools",
+    "importlib", "inspect", "ipaddress", "json", "logging", "pyroute2", "re", "rich", "socket", "sqlite3", "subprocess",
+    "typing",
 }  # fmt: skip
 
 # What the engine is made of loads these itself: `signal` wants `enum`. Should a Python version make it dearer,
