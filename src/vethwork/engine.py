@@ -243,7 +243,6 @@ class Engine(Networks):
 
         Raises NotFound, RequestError, ConflictError or KernelRefused.
         """
-
         from vethwork.plan.attach import plan_publish
 
         def open_them() -> tuple[Publication, ...]:
