@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class _NotReadyError(Exception):
-    """A network is half-way made or removed, lacks its bridge, or is a cable, for which one must be alone."""
+    """There is a container of that name, or a network is half-way made or removed, lacks its bridge, or is a cable."""
 
 
 class Engine(Networks):
@@ -65,23 +65,29 @@ class Engine(Networks):
         return self.again(lambda: self._attach(request), lambda: self.make_room(request))
 
     def _attach(self, request: AttachRequest) -> ContainerSeen:
-        """At once, for mostly the networks stand ready; where one does not, it is made ready first."""
-        if not self.rehearses:
-            try:
-                with self.execution().begin(request.name, needs_world=lambda: _shares(request)) as execution:
-                    return self.attach_in(execution, request, at_once=True)
-            except (_NotReadyError, NotFound):
-                pass
+        made = self.attach_at_once(request)
+        if made is not None:
+            return made
         for join in request.joins:
             self.ensure_network(join.network)
         networks = [join.network for join in request.joins]
         with self.turn(request.name, *networks, shares=_shares(request)) as execution:
             return self.attach_in(execution, request)
 
+    def attach_at_once(self, request: AttachRequest) -> ContainerSeen | None:
+        """The same, if it is a new container and its networks stand ready, as mostly; None if not: nothing is done then."""
+        if self.rehearses:
+            return None
+        try:
+            with self.execution().begin(request.name, needs_world=lambda: _shares(request)) as execution:
+                return self.attach_in(execution, request, at_once=True)
+        except (_NotReadyError, NotFound):
+            return None
+
     def attach_in(
         self, execution: Execution, request: AttachRequest, *, at_once: bool = False
     ) -> ContainerSeen:
-        """The same, in a turn that the caller has. Raises _NotReadyError if it is to be ``at_once``, and a network is not."""
+        """The same, in a turn that the caller has. Raises _NotReadyError if it cannot be done ``at_once``, and must."""
         from vethwork.plan.attach import attached, plan_attach
 
         self.check_namespace(request)
@@ -90,12 +96,15 @@ class Engine(Networks):
 
         def plan() -> Plan:
             seen[:] = [self.observer.attach(request, local)]
-            if at_once and not all(self.observer.is_ready(each.network) for each in seen[0].networks):
+            if at_once and (seen[0].existing is not None or not self._are_ready(seen[0])):
                 raise _NotReadyError
             return plan_attach(request, *seen)
 
         done = execution.carry_out(plan)
         return attached(done, seen[0]) if request.joins else self.inspect(request.name)
+
+    def _are_ready(self, seen: AttachSeen) -> bool:
+        return all(self.observer.is_ready(each.network) for each in seen.networks)
 
     def turn(self, name: str, *networks: str, shares: bool = False) -> Execution:
         """The turn of a container, by name or id; with the world to itself where it has, or gets, the end of a cable.

@@ -27,13 +27,16 @@ def add_interface(engine: Engine, request: AttachRequest) -> Endpoint:
     again: a runtime says them anew at each interface. Raises as ``Engine.attach``; ConflictError besides if the container
     is somebody else's, or lives in another namespace.
     """
-    engine.ensure_network(request.joins[0].network)
-    engine.check_namespace(request)
     return engine.again(lambda: _add(engine, request), lambda: engine.make_room(request))
 
 
 def _add(engine: Engine, request: AttachRequest) -> Endpoint:
+    made = engine.attach_at_once(request)
+    if made is not None:
+        return made.endpoints[0]
     join = request.joins[0]
+    engine.ensure_network(join.network)
+    engine.check_namespace(request)
     with engine.turn(request.name, join.network) as execution:
         seen = _clear_stale(engine, execution, request)
         if seen is not None:
@@ -46,8 +49,7 @@ def _add(engine: Engine, request: AttachRequest) -> Endpoint:
 def host_macs(engine: Engine, endpoint: Endpoint, network: Network) -> tuple[Mac | None, Mac | None]:
     """The MAC addresses of an interface's bridge and of its end on the host; None where one is gone."""
     host = engine.kernel.door("")
-    bridge, outer = host.link(network.device), host.link(endpoint.host_ifname)
-    return bridge.mac if bridge is not None else None, outer.mac if outer is not None else None
+    return host.mac(network.device), host.mac(endpoint.host_ifname)
 
 
 def routes_by(engine: Engine, endpoint: Endpoint) -> tuple[AddRoute, ...]:

@@ -132,13 +132,14 @@ class Networks:
         from vethwork.plan.likeness import differences_of
 
         key = request.id or request.name
-        if self._finished_network(key) is None:
+        network = self._finished_network(key)
+        if network is None:
             try:
                 return self.create_network(request)
             except ConflictError:
-                if self.store.network(key) is None:  # else another process was faster, which is fine
+                network = self.store.network(key)
+                if network is None:  # else another process was faster, which is fine
                     raise
-        network = self.network(key)
         if differences := differences_of(network, request):
             if network.transient and not self.store.is_in_use(network.name):
                 self.remove_idle_networks((network,))
@@ -211,7 +212,8 @@ class Networks:
 
     def quiesce(self) -> bool:
         """Wait until nobody is half-way with anything: the living, a reaper, or somebody who died. False: nobody was."""
-        busy = len(self.store.intended()) > len(stuck(self.store))
+        intended = self.store.intended()
+        busy = bool(intended) and len(intended) > len(stuck(self.store))
         if busy:
             self._await_others()
         return busy

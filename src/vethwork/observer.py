@@ -105,8 +105,7 @@ class Observer:
         return self._cable(network).replace(free=tuple(free), leased=tuple(holders), macs=macs)
 
     def _parent_mac(self, network: Network) -> Mac | None:
-        parent = self._kernel.door("").link(network.device) if network.driver == "macvlan" else None
-        return parent.mac if parent is not None else None
+        return self._kernel.door("").mac(network.device) if network.driver == "macvlan" else None
 
     def _cable(self, network: Network) -> NetworkSeen:
         """A cable is seen whole: who holds its ends, and whether one is parked on the host."""

@@ -13,6 +13,7 @@ from struct import Struct
 
 from vethwork.errors import KernelRefused
 from vethwork.kernel.socket import NETLINK_ROUTE, NetlinkSocket
+from vethwork.model.address import Mac
 from vethwork.model.steps import (
     LINK_GROUP,
     RETIRED_GROUP,
@@ -41,8 +42,9 @@ if TYPE_CHECKING:
     from vethwork.model.snapshot import Carried
     from vethwork.wire.netlink import Message
 
-SIOCGIFINDEX = 0x8933  # include/uapi/linux/sockios.h
+SIOCGIFHWADDR, SIOCGIFINDEX = 0x8927, 0x8933  # include/uapi/linux/sockios.h
 _IFREQ = Struct("16si20x")  # struct ifreq of include/uapi/linux/if.h, with ifr_ifindex
+_HARDWARE = slice(18, 24)  # in ifr_hwaddr, a struct sockaddr: what follows its family
 BRIDGE_PORTS = 1023
 """A bridge takes no more (BR_MAX_PORTS is 1 << 10, port 0 is not used: net/bridge/br_private.h)."""
 
@@ -100,13 +102,22 @@ class RouteDoor:
 
     def find(self, ifname: str) -> int:
         """A link's index; 0 if there is no such link. What waits to be sent does not matter: a link is made at once."""
+        answer = self._interface(SIOCGIFINDEX, ifname)
+        return int(_IFREQ.unpack(answer)[1]) if answer else 0
+
+    def mac(self, ifname: str) -> Mac | None:
+        """A link's MAC address; None if there is no such link."""
+        answer = self._interface(SIOCGIFHWADDR, ifname)
+        return Mac(int.from_bytes(answer[_HARDWARE], "big")) if answer else None
+
+    def _interface(self, question: int, ifname: str) -> bytes:
+        """Ask about a link; nothing if there is no such link."""
         try:
-            answer = fcntl.ioctl(self._socket.fd, SIOCGIFINDEX, _IFREQ.pack(ifname.encode(), 0))
+            return fcntl.ioctl(self._socket.fd, question, _IFREQ.pack(ifname.encode(), 0))
         except OSError as error:
             if error.errno != ENODEV:
                 raise KernelRefused(f"look up {ifname}", error.errno or 0) from error
-            return 0
-        return int(_IFREQ.unpack(answer)[1])
+            return b""
 
     def index(self, ifname: str) -> int:
         """The same. Raises KernelRefused (ENODEV) if there is no such link."""
