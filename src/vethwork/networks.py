@@ -145,8 +145,8 @@ class Networks:
                 self.remove_idle_networks((network,))
                 return self.create_network(request)
             raise ConflictError(
-                f"network {request.name}: is not what is asked for: {'; '.join(differences)}",
-                hint=f"has its configuration changed? 'vethwork network rm {request.name}' makes room, once nobody is on it",
+                f"network {network.name}: is not what is asked for: {'; '.join(differences)}",
+                hint=f"has its configuration changed? 'vethwork network rm {network.name}' makes room, once nobody is on it",
             )
         return network
 

@@ -64,7 +64,7 @@ def setup(
     with Turn(engine.root):
         engine.quiesce()  # else a network might go with a container that is being taken down
         engine.remove_idle_networks()
-        have = _known(engine, asked.container_id)
+        have = engine.observer.existing(asked.container_id)
         if (
             have is not None and have.container.netns != netns
         ):  # it was started again, and nobody took the old one down
@@ -78,13 +78,6 @@ def setup(
             engine.remove_idle_networks()
             raise
     return answer
-
-
-def _known(engine: Engine, container_id: str) -> ContainerSeen | None:
-    try:
-        return engine.inspect(container_id)
-    except NotFound:
-        return None
 
 
 def _join(
@@ -169,12 +162,12 @@ def _publishable(publishes: tuple[Publish, ...], networks: list[Network], warn: 
 
 def _ensure(engine: Engine, request: NetworkRequest) -> Network:
     """Find a network by its id, or make it, under its own name if that is free. Raises VethworkError."""
-    taken = {network.name: network.id for network in engine.networks()}
-    names = [request.name, f"{request.name[:110]}.podman", f"{request.name[:110]}.{request.id[:12]}"]
-    free = [
-        name for name in names if name not in OURS_ALONE and taken.get(Name(name), request.id) == request.id
-    ]
-    return engine.network_like(request.replace(name=Name.parse(free[0])))
+    if engine.store.network(request.id) is None:
+        taken = {*OURS_ALONE, *[network.name for network in engine.networks()]}
+        names = [request.name, f"{request.name[:110]}.podman", f"{request.name[:110]}.{request.id[:12]}"]
+        free = [name for name in names if name not in taken]
+        request = request.replace(name=Name.parse(free[0]))
+    return engine.network_like(request)
 
 
 def _free_name(engine: Engine, asked: Document) -> Name:
@@ -184,9 +177,8 @@ def _free_name(engine: Engine, asked: Document) -> Name:
         name = Name.parse(asked.container_name or short)
     except RequestError:
         return Name(short)
-    try:
-        other = engine.inspect(name).container
-    except NotFound:
+    other = engine.store.container(name)
+    if other is None:
         return name
     if other.owner == OWNER and not engine.lives(other):
         engine.detach(other.name)
@@ -272,7 +264,7 @@ def teardown(engine: Engine, document: Fields, server: NameServer) -> None:
     ids = {network_identity(infos[name], name) for name in names if name in infos}
     server.remove(container_id, tuple([name for name in names if "/" not in name]))
     with Turn(engine.root):
-        have = _known(engine, container_id)
+        have = engine.observer.existing(container_id)
         if have is None:
             engine.remove_idle_networks()
             return
