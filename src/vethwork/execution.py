@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     class Reaper(Protocol):
         """Who finishes what is left of a detach; see ``reaper``."""
 
+        is_awaited: bool
+        """Whether nobody goes on before all is finished."""
+
         def take(self, locks: Locks, number: int, plan: Plan) -> None:
             """Finish it, and close the locks."""
 
@@ -265,12 +268,12 @@ class Execution:
         whole = all(isinstance(step, PROMPT + LATE) for step in plan.steps)
         if not links or not whole or any(step.netns for step in links):
             return False
+        assert self._reaper is not None
         try:
             self._kernel.apply(prompt, self._watch)
-            self._kernel.retire(links)
+            self._kernel.retire(links, down=not self._reaper.is_awaited)
         except VethworkError:
             return False
-        assert self._reaper is not None
         self._reaper.take(self._locks, number, plan)
         self._left = True
         return True

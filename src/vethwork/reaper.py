@@ -2,11 +2,11 @@
 
 Theory. The kernel takes 20 ms and more to delete a link: it waits until no packet can be in flight any more. For a hundred
 links that it deletes together it waits hardly longer; and a walk through its table of flows, 10 ms, ends the flows of one
-container or of many. So a detach that has somebody to leave the rest to does all that closes (the ruleset's elements go, the
-link goes down, which is prompt), and a :class:`Reaper` ends the flows and deletes the links that have come together.
-Whatever happens to it, nothing is half done: the intent is on record until then, and its lock is held. So the container is
-on record too, with its addresses and ports; who is refused one of those waits for the reaper, and asks again. When the
-process dies, whoever comes next finishes.
+container or of many. So a detach that has somebody to leave the rest to does all that closes: the ruleset's elements go, by
+which the link is mute, and it goes down, unless all is awaited in any case. A :class:`Reaper` ends the flows and deletes the
+links that have come together. Whatever happens to it, nothing is half done: the intent is on record until then, and its lock
+is held. So the container is on record too, with its addresses and ports; who is refused one of those waits for the reaper,
+and asks again. When the process dies, whoever comes next finishes.
 
 Rules: a reaper is a thread with an engine of its own, in the namespace of the thread that made it. It waits a moment for more,
 but not when somebody waits for it: ``hurry``. What it fails to delete stays intended.
@@ -46,10 +46,10 @@ MOST = 400
 class Reaper:
     """Finishes the detaches that are left to it. A context manager; its end waits until all is done."""
 
-    def __init__(self, root: str, run: str, *, to_the_end: bool = False) -> None:
-        """``to_the_end``: wait for more until :meth:`close`, as far as MOST allows."""
+    def __init__(self, root: str, run: str, *, is_awaited: bool = False) -> None:
+        """``is_awaited``: nobody goes on before :meth:`close`, so wait for more until then, as far as MOST allows."""
         self._root, self._run = root, run
-        self._to_the_end = to_the_end
+        self.is_awaited = is_awaited
         self._left: list[Left] = []
         self._numbers: set[int] = set()
         self._leavers: list[threading.Thread] = []
@@ -133,7 +133,7 @@ class Reaper:
         """How much longer to wait for more, in seconds."""
         if self._ending or self._wanted or len(self._left) >= MOST:
             return 0
-        if self._to_the_end:
+        if self.is_awaited:
             return LONGEST_SECONDS
         return min(self._last + QUIET_SECONDS, self._first + LONGEST_SECONDS) - time.monotonic()
 
@@ -141,7 +141,7 @@ class Reaper:
 @contextmanager
 def reaping(root: str = "", run: str = "") -> Iterator[Engine]:
     """An engine whose detaches need not wait; at the end of the block all are done."""
-    with Reaper(root, run, to_the_end=True) as last, Engine(root, run, reaper=last) as engine:
+    with Reaper(root, run, is_awaited=True) as last, Engine(root, run, reaper=last) as engine:
         yield engine
 
 

@@ -181,9 +181,9 @@ class Kernel:
                 failed.append(error)
         return failed
 
-    def retire(self, steps: Sequence[do.DeleteLink]) -> None:
-        """Do all of the deletion of links of the host but what takes long. Raises KernelRefused."""
-        self.door("").retire(steps)
+    def retire(self, steps: Sequence[do.DeleteLink], *, down: bool) -> None:
+        """Do all of the deletion of links of the host but what takes long; see ``RouteDoor``. Raises KernelRefused."""
+        self.door("").retire(steps, down=down)
 
     def delete_retired(self) -> None:
         """Do what takes long, for all links at once. Raises KernelRefused."""

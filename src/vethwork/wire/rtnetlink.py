@@ -185,9 +185,9 @@ def delete_link(index: int) -> Message:
     return Message(RTM_DELLINK, 0, _IFINFO.pack(AF_UNSPEC, 0, index, 0, 0))
 
 
-def retire_link(index: int) -> Message:
-    """Bring a link down, and put it among those that :func:`delete_retired` deletes."""
-    body = _IFINFO.pack(AF_UNSPEC, 0, index, 0, IFF_UP) + u32(IFLA_GROUP, RETIRED_GROUP)
+def retire_link(index: int, *, down: bool) -> Message:
+    """Put a link among those that :func:`delete_retired` deletes, and bring it down if that is to be seen at once."""
+    body = _IFINFO.pack(AF_UNSPEC, 0, index, 0, IFF_UP if down else 0) + u32(IFLA_GROUP, RETIRED_GROUP)
     return Message(RTM_SETLINK, 0, body)
 
 
