@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -199,7 +200,11 @@ def test_who_stands_in_the_way_is_told_once(steady: Guarded) -> None:
     before = len(steady.lines())
     network = steady.bridge
     steady.host.run(["ip", "link", "add", "their0", "type", "bridge"])
-    steady.host.run(["ip", "-batch", "-"], stdin=f"link del {network}\nlink set their0 name {network}\n")
+    steady.process.send_signal(signal.SIGSTOP)  # else ours may be back before the name is theirs
+    try:
+        steady.host.run(["ip", "-batch", "-"], stdin=f"link del {network}\nlink set their0 name {network}\n")
+    finally:
+        steady.process.send_signal(signal.SIGCONT)
     assert steady.is_put_back("cannot be put back", before) < SECOND
     time.sleep(1.5)  # it is looked at again, a second later
     said = [line for line in steady.lines()[before:] if line.startswith("network blue")]
