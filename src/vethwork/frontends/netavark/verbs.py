@@ -63,7 +63,8 @@ def setup(
         return {}
     with Turn(engine.root):
         engine.quiesce()  # else a network might go with a container that is being taken down
-        engine.remove_idle_networks()
+        if any(engine.store.network(each.request.id) is None for each in asked.wanted):
+            engine.remove_idle_networks()  # one that somebody left may have a name or a subnet that is wanted
         have = engine.observer.existing(asked.container_id)
         if (
             have is not None and have.container.netns != netns

@@ -66,10 +66,10 @@ def launcher(tool: str, path: str, front_end: str) -> File:
 # {BLANK}
 import sys
 
-sys.path.append({PACKAGE!r})
-
+sys.path.insert(0, {PACKAGE!r})  # so that nobody looks through all of Python's for it
 from vethwork.launch import {front_end}
 
+sys.path.append(sys.path.pop(0))
 {front_end}()
 """
     return File(tool, path, text, 0o755)
