@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 BRIDGE_CALLS = {4: "bridge/bridge-nf-call-iptables", 6: "bridge/bridge-nf-call-ip6tables"}
-
-
 ROOM_BYTES = 16 << 20
 """What the state file and its log may come to need; each grows by some hundred bytes for a container."""
 

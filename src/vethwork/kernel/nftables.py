@@ -173,13 +173,15 @@ class NftSocket(NetlinkSocket):
 
     def elements(self, table: Table, name: str) -> tuple[Element, ...]:
         """The elements of a set. Raises KernelRefused, ENOENT if the set is not there."""
-        layout = Layout(table.family, table.name, table.set_named(name))
-        return parse_elements(layout, self.dump(list_elements(layout), f"list set {layout.words}"))
+        return parse_elements(*self._list(table, name))
 
     def tallies(self, table: Table, name: str) -> dict[tuple[Atom, ...], Tally]:
         """What a set that counts has counted, by key. Raises KernelRefused, ENOENT if the set is not there."""
+        return parse_tallies(*self._list(table, name))
+
+    def _list(self, table: Table, name: str) -> tuple[Layout, list[bytes]]:
         layout = Layout(table.family, table.name, table.set_named(name))
-        return parse_tallies(layout, self.dump(list_elements(layout), f"list set {layout.words}"))
+        return layout, self.dump(list_elements(layout), f"list set {layout.words}")
 
     def comment(self, table: Table) -> str | None:
         """A table's comment, empty if it has none; None if there is no such table. Raises KernelRefused."""

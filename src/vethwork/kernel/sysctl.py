@@ -69,9 +69,8 @@ def ensure(path: str, value: str) -> None:
         fd = os.open(ROOT + path, os.O_RDWR | os.O_CLOEXEC)
         try:
             if os.read(fd, 4096).decode().strip() != value:
-                os.pwrite(
-                    fd, value.encode(), 0
-                )  # anywhere else, the kernel passes it over (sysctl_writes_strict)
+                # Anywhere but at 0, the kernel passes it over (sysctl_writes_strict).
+                os.pwrite(fd, value.encode(), 0)
         finally:
             os.close(fd)
     except OSError as error:
