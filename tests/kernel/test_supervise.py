@@ -80,13 +80,13 @@ def test_what_is_sent_to_us_is_passed_on_once(box: Container, function: str) -> 
 def test_what_it_sends_to_its_whole_group_does_not_come_back(box: Container) -> None:
     code = """
 import os, signal, sys
-for name in ("SIGUSR1", "SIGUSR2"):
-    signal.signal(getattr(signal, name), lambda number, _: print(signal.Signals(number).name, flush=True))
+heard = {signal.SIGUSR1, signal.SIGUSR2}
+signal.pthread_sigmask(signal.SIG_BLOCK, heard)
 print("ready", flush=True)
 sys.stdin.readline()
 os.kill(0, signal.SIGUSR1)
 while True:
-    signal.pause()
+    print(signal.Signals(signal.sigwait(heard)).name, flush=True)
 """
     driver = box.drive(
         f"raise SystemExit(execute(spec({PYTHON!r}, '-c', {code!r})))",
@@ -158,18 +158,29 @@ def test_ctrl_c_ends_what_does_not_listen(box: Container, tool: Callable[[str], 
 
 @pytest.mark.parametrize("tidies", [False, True])
 def test_ctrl_z_and_fg(box: Container, tool: Callable[[str], str], tidies: bool) -> None:
+    # Waits in select, which a signal wakes however early it comes; a read that begins just after would sleep through it.
     code = """
-import os, signal, sys
+import os, select, signal, sys
 def tidy(*_):
     print("tidy", flush=True)
     os.kill(os.getpid(), signal.SIGSTOP)
+woken, wakes = os.pipe()
+for end in (woken, wakes):
+    os.set_blocking(end, False)
+signal.set_wakeup_fd(wakes)
 if len(sys.argv) > 1:
     signal.signal(signal.SIGTSTP, tidy)
 signal.signal(signal.SIGCONT, lambda *_: print("continued", flush=True))
 print("ready", os.getpid(), os.getppid(), flush=True)
-for line in sys.stdin:
-    print("got", line, flush=True)
-raise SystemExit(7)
+while True:
+    ready, _, _ = select.select([0, woken], [], [])
+    if woken in ready:
+        os.read(woken, 100)
+    if 0 in ready:
+        line = os.read(0, 1000)
+        if not line:
+            raise SystemExit(7)
+        print("got", line.decode(), flush=True)
 """
     more = ", 'tidies'" if tidies else ""
     pid, driver, terminal, _ = shell_with(box, tool, f"{PYTHON!r}, '-c', {code!r}{more}")

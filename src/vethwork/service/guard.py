@@ -14,6 +14,7 @@ import traceback
 from contextlib import contextmanager, suppress
 
 from vethwork.engine import Engine
+from vethwork.errors import VethworkError
 from vethwork.guard import Guard
 from vethwork.service.peers import is_elsewhere, may_speak
 from vethwork.service.sockets import listening
@@ -66,8 +67,9 @@ def _watch(guard: Guard, root: str, run: str) -> None:
         try:
             with Engine(root, run) as engine:
                 guard.watch(engine)
-        except Exception:
-            _say(traceback.format_exc())
+        except Exception as error:
+            text = str(error) if isinstance(error, VethworkError) else traceback.format_exc().rstrip()
+            _say(f"the watch goes on in {RECOVERY_SECONDS:.0f} seconds: {text}")
             guard.rest(RECOVERY_SECONDS)
 
 
