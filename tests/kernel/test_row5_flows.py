@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -85,8 +86,9 @@ def sending(dialog: Dialog) -> Iterator[None]:
 def answer_to(dialog: Dialog, question: str) -> Seen:
     """Ask once, and pass over what was asked before."""
     deadline = time.monotonic() + DEADLINE
-    with suppress(ConnectionRefusedError):
-        dialog.socket.recv(65535)  # takes what the socket was told while the port was closed
+    if select.select([dialog.socket], [], [], 0)[0]:
+        with suppress(ConnectionRefusedError):
+            dialog.socket.recv(65535)  # takes what the socket was told while the port was closed
     dialog.socket.send(question.encode())
     while time.monotonic() < deadline:
         seen = Seen(**json.loads(dialog.socket.recv(65535)))
