@@ -54,10 +54,9 @@ class Section:
             raise self._not(where or self.whole, dict, data)
         self.where = where
         self._data: dict[str, Any] = data
-        self._values = {self._fold(key): value for key, value in data.items() if value is not None}
-
-    def _fold(self, key: str) -> str:
-        return key.lower() if self.folded else key
+        self._values = {key: value for key, value in data.items() if value is not None}
+        if self.folded:
+            self._values = {key.lower(): value for key, value in self._values.items()}
 
     def _not(self, where: str, kind: type, value: object) -> RequestError:
         have = KINDS.get(type(value), "of another type")
@@ -87,7 +86,7 @@ class Section:
 
     def raw(self, key: str) -> object:
         """A value of whatever type; None if it is missing."""
-        return self._values.get(self._fold(key))
+        return self._values.get(key.lower() if self.folded else key)
 
     def data(self) -> dict[str, Any]:
         """The object as it came."""
