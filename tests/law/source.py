@@ -22,11 +22,15 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Import(NamedTuple):
-    """One imported module, under its full dotted name; ``typing_only`` if it is not imported at run time."""
+    """One imported module, under its full dotted name; ``typing_only`` if it is not imported at run time.
+
+    ``what`` is the name that is taken from it, where one is.
+    """
 
     line: int
     name: str
     typing_only: bool
+    what: str = ""
 
 
 class Module:
@@ -78,7 +82,7 @@ class Module:
             dotted = f"{base}.{alias.name}"
             is_module = (SOURCE / dotted.replace(".", "/")).with_suffix(".py").exists()
             is_module |= (SOURCE / dotted.replace(".", "/")).is_dir()
-            yield Import(node.lineno, dotted if is_module else base, typing_only)
+            yield Import(node.lineno, dotted if is_module else base, typing_only, alias.name)
 
     def functions(self) -> Iterator[tuple[str, Function]]:
         """Every function in it with its dotted name: ``Kernel.apply``."""
