@@ -18,6 +18,7 @@ The map of the source, in the order in which things depend on each other:
     kernel/      touch             the only package that opens sockets, namespaces and /proc/sys, or starts processes
     store/       remember          SQLite, and locks that end with their holder
     observer     see               records and the kernel, as the snapshots that planners take
+    home         whose             which namespace the records are about
     execution    carry out         intend, apply, settle; undo or finish what the dead left
     networks     the verbs on networks, and what an engine stands on
     engine       the verbs         observe -> plan -> execution

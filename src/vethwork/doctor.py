@@ -48,6 +48,7 @@ def examine(engine: Engine) -> tuple[Finding, ...]:
     seen = see_host(engine.kernel)
     found: list[Finding] = []
     looks: tuple[Callable[[Engine, HostSeen], Iterator[Finding]], ...] = (
+        _records,
         _bridge_netfilter,
         _forwarding,
         _ruleset,
@@ -65,6 +66,15 @@ def examine(engine: Engine) -> tuple[Finding, ...]:
                 Finding(PROBLEM, look.__name__.strip("_").replace("_", " "), error.message, error.hint)
             )
     return tuple(found)
+
+
+def _records(engine: Engine, _: HostSeen) -> Iterator[Finding]:
+    if engine.store.host() not in (0, engine.kernel.host):
+        found = (
+            f"{engine.store.path} is about another network namespace: what follows compares it with this one"
+        )
+        advice = "work there, or set VETHWORK_ROOT to a directory of this one's own"
+        yield Finding(PROBLEM, "records", found, advice)
 
 
 def _bridge_netfilter(_: Engine, __: HostSeen) -> Iterator[Finding]:

@@ -96,15 +96,19 @@ class Engine(Networks):
 
         def plan() -> Plan:
             seen[:] = [self.observer.attach(request, local)]
-            if at_once and (seen[0].existing is not None or not self._are_ready(seen[0])):
+            if at_once and (seen[0].existing is not None or not self._are_ready(execution, seen[0])):
                 raise _NotReadyError
             return plan_attach(request, *seen)
 
         done = execution.carry_out(plan)
         return attached(done, seen[0]) if request.joins else self.inspect(request.name)
 
-    def _are_ready(self, seen: AttachSeen) -> bool:
-        return all(self.observer.is_ready(each.network) for each in seen.networks)
+    def _are_ready(self, execution: Execution, seen: AttachSeen) -> bool:
+        networks = [each.network for each in seen.networks]
+        return all(
+            network.name not in execution.unsettled and self.observer.is_ready(network)
+            for network in networks
+        )
 
     def turn(self, name: str, *networks: str, shares: bool = False) -> Execution:
         """The turn of a container, by name or id; with the world to itself where it has, or gets, the end of a cable.

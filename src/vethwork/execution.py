@@ -98,6 +98,8 @@ class Execution:
         self._exclusive = False
         self._left = False
         self._is_thorough = False
+        self.unsettled: frozenset[str] = frozenset()
+        """What somebody was at, or died over, when this began; of networks all, for who changes one has the world alone."""
 
     def __enter__(self) -> Self:
         return self
@@ -128,6 +130,7 @@ class Execution:
                 self._take_world()
             else:
                 self._share_world()
+            self._move_in()
             if self._rehearse is None:
                 self._recover()
             if needs_world is not None and needs_world():
@@ -160,6 +163,19 @@ class Execution:
         self._locks.world(exclusive=False)
         self._exclusive = False
 
+    def _move_in(self) -> None:
+        """See that the records are about this host. Raises ConflictError."""
+        if self._kernel.host in (0, self._store.host()):
+            return
+        from vethwork.home import move_in
+
+        shared = not self._exclusive
+        if shared:
+            self._take_world()
+        move_in(self._store, self._kernel)
+        if shared:
+            self._share_world()
+
     def _recover(self) -> None:
         intended = self._unfinished()
         if not intended:
@@ -174,6 +190,7 @@ class Execution:
     def _unfinished(self) -> list[tuple[int, str, str]]:
         """What is to be gone on with here, and not by the reaper, who may have hundreds: number, verb and subject."""
         intended = self._store.intended()
+        self.unsettled = frozenset([subject for _, _, subject in intended])
         if self._reaper is not None:
             intended = [each for each in intended if not self._reaper.holds(each[0])]
         known = stuck(self._store) if intended and not self._is_thorough else {}

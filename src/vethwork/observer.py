@@ -142,9 +142,9 @@ class Observer:
 
     def is_ready(self, network: Network) -> bool:
         """Whether a network stands as it is on record, and who joins it need not have the world to himself."""
-        if network.driver == "p2p" or self._store.is_intended(network.name):
-            return False
-        return network.driver != "bridge" or bool(self._there(network.device))
+        if network.driver == "bridge":
+            return bool(self._there(network.device))
+        return network.driver != "p2p"
 
     @staticmethod
     def local_holders(publishes: tuple[Publish, ...], *, reserved: bool = False) -> tuple[str, ...]:

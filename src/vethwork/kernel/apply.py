@@ -12,7 +12,7 @@ import os
 from vethwork.errors import VethworkError
 from vethwork.kernel import sysctl
 from vethwork.kernel.links import RouteDoor
-from vethwork.kernel.netns import NetnsGone, inside, open_netns, pin, unpin
+from vethwork.kernel.netns import NetnsGone, cookie_of, inside, open_netns, pin, unpin
 from vethwork.kernel.nftables import NftSocket, RulesetMissing
 from vethwork.kernel.socket import new_buffer
 from vethwork.model import steps as do
@@ -41,6 +41,7 @@ class Kernel:
         self._buffer = new_buffer()
         self._nft: NftSocket | None = None
         self._waiting: RouteDoor | None = None
+        self._host = -1
         self.mend: Callable[[], None] | None = None
         """Called when the ruleset turns out to be missing; then the change is tried again."""
         self.landmarks: tuple[Landmark, ...] = ()
@@ -86,6 +87,13 @@ class Kernel:
         if netns not in self._fds:
             self._fds[netns] = open_netns(netns)
         return self._fds[netns]
+
+    @property
+    def host(self) -> int:
+        """The number of the host's namespace (``netns.cookie_of``); 0 before Linux 5.14."""
+        if self._host < 0:
+            self._host = cookie_of(self.netns_fd(""))
+        return self._host
 
     def door(self, netns: str) -> RouteDoor:
         """The rtnetlink socket of a namespace; what waits at another door goes out first."""

@@ -2,9 +2,9 @@
 
     networks     for ever
     containers   ┐
-    endpoints    │ void after a reboot: they carry the boot id that the
-    leases       │ kernel gives each boot, as one row of ``meta``
-    ports        │
+    endpoints    │ void after a reboot, or with the namespace that was the
+    leases       │ host: two rows of ``meta`` say which boot, by the kernel's
+    ports        │ number of it, and which namespace, by its cookie
     processes    │
     forwarding   │
     intents      ┘
@@ -134,12 +134,16 @@ class Store:
         with self.transaction():
             if self.meta("boot") == boot:
                 return  # somebody was faster, and what is on record now is of this boot
-            # Networks stay; but one that was being made or removed when the machine went down was not, or is no more.
-            for number, plan in self.intents():
-                (self.settle if plan.forward else self.retract)(number, plan)
-            for table in VOLATILE:
-                self._db.execute(f"DELETE FROM {table}")
+            self._forget()
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (boot,))
+
+    def _forget(self) -> None:
+        """Void what ended with the host. Networks stay; one that was being made or removed then was not, or is no more."""
+        for number, plan in self.intents():
+            (self.settle if plan.forward else self.retract)(number, plan)
+        for table in VOLATILE:
+            self._db.execute(f"DELETE FROM {table}")
+        self._db.execute("DELETE FROM meta WHERE key = 'host'")
 
     def keep_aside(self, why: str) -> StateError:
         """Move the damaged file aside; gives the error that says so. The next look is at the file that comes next."""
@@ -195,6 +199,17 @@ class Store:
         """A setting; None if it was never set."""
         rows = self._all("SELECT value FROM meta WHERE key = ?", key)
         return rows[0][0] if rows else None
+
+    def host(self) -> int:
+        """The network namespace that the records are about, by its number (``kernel.netns.cookie_of``); 0 if none yet."""
+        return int(self.meta("host") or 0)
+
+    def move_in(self, host: int, *, anew: bool) -> None:
+        """Let the records be about another namespace; ``anew`` voids what ended with the one before."""
+        with self.transaction():
+            if anew:
+                self._forget()
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('host', ?)", (str(host),))
 
     def generation(self) -> int:
         """A number that is another whenever somebody else has written."""
