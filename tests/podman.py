@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from tests.heard import Heard
 from vethwork.frontends.netavark.main import run
 
 if TYPE_CHECKING:
@@ -14,19 +15,6 @@ if TYPE_CHECKING:
 
 CONTAINER = "2d5eee87b4f9c3a0cb6f7e1c0a4f0e7b6d1c2b3a49586776655443322110ffee"
 Document = dict[str, Any]
-
-
-class Heard(NamedTuple):
-    """What was answered."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        """The one document on standard output."""
-        return json.loads(self.out)
 
 
 def call(*words: str, document: object = None, environ: Mapping[str, str] | None = None) -> Heard:

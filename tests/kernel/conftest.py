@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kernel.containers import Container, Fifo
 from tests.kernel.service import Service, serving
 from tests.kernel.stage import Stage
 from vethwork.testing.lab import Lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(params=[4, 6], ids=["v4", "v6"])
@@ -64,3 +66,19 @@ def steady() -> Iterator[Service]:
     with serving() as made:
         yield made
         assert made.stop() == ""
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Container]:
+    """A container; whatever runs in it is killed in the end."""
+    container = Container(tmp_path)
+    yield container
+    container.close()
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Iterator[Fifo]:
+    """A named pipe that the container may write to, at HERE/fifo."""
+    pipe = Fifo(tmp_path / "fifo")
+    yield pipe
+    pipe.close()

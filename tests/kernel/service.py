@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from tests.heard import Heard
 from vethwork import __version__
 from vethwork.testing.lab import Lab
 from vethwork.testing.machine import SOURCE
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
 
 MIME = "application/vnd.docker.plugins.v1.2+json"
 LAUNCHER = "import sys; sys.path.append({source!r}); from vethwork.launch import {tool}; {tool}()"
-
-
-class Heard(NamedTuple):
-    """What a tool answered."""
-
-    status: int
-    out: str
-    err: str
 
 
 def launch(

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.kernel.service import LAUNCHER, Heard, Service, ask, launch, request, serving
+from tests.heard import Heard
+from tests.kernel.service import LAUNCHER, Service, ask, launch, request, serving
 from tests.kernel.stage import eventually, links
 from tests.kernel.test_cni import conf, mapped
 from tests.podman import container, info, joined

@@ -8,10 +8,11 @@ import socket
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.heard import Heard
 from vethwork.frontends.cni.main import run
 from vethwork.frontends.cni.protocol import VERSIONS
 from vethwork.testing.lab import Lab
@@ -24,19 +25,6 @@ if TYPE_CHECKING:
 
 LAUNCHER = f"import sys; sys.path.insert(0, {SOURCE!r}); from vethwork.launch import cni; cni()"
 SUBNET4, SUBNET6 = "10.7.0.0/24", "fd07::/64"
-
-
-class Heard(NamedTuple):
-    """What the plugin answered."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        """The one document on its standard output."""
-        return json.loads(self.out)
 
 
 def conf(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.podman import CONTAINER, Document, Heard, call, container, info, joined, mapped, network_id, newest
+from tests.heard import Heard
+from tests.podman import CONTAINER, Document, call, container, info, joined, mapped, network_id, newest
 from vethwork.engine import Engine
 from vethwork.frontends.netavark.main import run
 from vethwork.model.steps import ROUTE_MARK

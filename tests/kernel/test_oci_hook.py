@@ -8,10 +8,11 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.heard import Heard
 from vethwork.frontends.oci.main import run
 from vethwork.kernel import libc
 from vethwork.testing.lab import Lab
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
 
 LAUNCHER = f"import sys; sys.path.append({SOURCE!r}); from vethwork.launch import oci; oci()"
 SLEEP = [sys.executable, "-IS", "-c", "import time; time.sleep(600)"]
-
-
-class Heard(NamedTuple):
-    """What the hook said."""
-
-    status: int
-    out: str
-    err: str
 
 
 @pytest.fixture

@@ -24,23 +24,7 @@ from tests.kernel.containers import (
 from vethwork.kernel.process import is_alive, is_stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-
-@pytest.fixture
-def box(tmp_path: Path) -> Iterator[Container]:
-    """A container; whatever runs in it is killed in the end."""
-    container = Container(tmp_path)
-    yield container
-    container.close()
-
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Iterator[Fifo]:
-    """A named pipe that the container may write to, at HERE/fifo."""
-    pipe = Fifo(tmp_path / "fifo")
-    yield pipe
-    pipe.close()
+    from collections.abc import Callable
 
 
 # What it hears in the foreground -------------------------------------------------------------------------------------

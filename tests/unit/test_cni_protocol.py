@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
+from tests.heard import Heard
 from vethwork import __version__
 from vethwork.frontends.cni.main import run
 from vethwork.frontends.cni.protocol import VERSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("records")
 
 CONF: dict[str, Any] = {
     "cniVersion": "1.1.0",
@@ -83,27 +85,6 @@ BEHIND: dict[str, Any] = {
 }
 """A configuration behind another plugin's."""
 OWN = "/proc/self/ns/net"
-
-
-class Heard(NamedTuple):
-    """What the plugin answered."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        """The one document on its standard output."""
-        return json.loads(self.out)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    root = tmp_path_factory.mktemp("root")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VETHWORK_ROOT", str(root))
-        yield root
 
 
 def call(command: str, document: object = CONF, **environ: str) -> Heard:

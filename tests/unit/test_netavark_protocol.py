@@ -10,23 +10,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from tests.podman import CONTAINER, Document, Heard, call, container, info, joined, mapped, newest
+from tests.heard import Heard
+from tests.podman import CONTAINER, Document, call, container, info, joined, mapped, newest
 from vethwork import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("records")
 
 OWN = "/proc/self/ns/net"
 GLOBALS = ("--config", "/nowhere", "--rootless=false", "--aardvark-binary=")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    root = tmp_path_factory.mktemp("root")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VETHWORK_ROOT", str(root))
-        yield root
 
 
 def setup(document: object, path: str = OWN, **environ: str) -> Heard:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
+from tests.heard import Heard
 from vethwork import __version__
 from vethwork.errors import RequestError
 from vethwork.frontends.oci import main
@@ -18,9 +19,7 @@ from vethwork.frontends.oci.wish import parse_wish
 from vethwork.model.container import AttachRequest, parse_modes
 from vethwork.model.names import NetnsPath
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+pytestmark = pytest.mark.usefixtures("records")
 
 ID = "0123456789abcdef0123456789abcdef"
 STATE: dict[str, Any] = {
@@ -35,22 +34,6 @@ STATE: dict[str, Any] = {
 NETNS = NetnsPath("/proc/7/ns/net")
 OWN = "is in the host's own network namespace"
 VERBS = [["attach"], ["detach"], []]
-
-
-class Heard(NamedTuple):
-    """What the hook said."""
-
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture(autouse=True, scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    root = tmp_path_factory.mktemp("root")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VETHWORK_ROOT", str(root))
-        yield root
 
 
 def call(*words: str, data: object = STATE) -> Heard:
