@@ -16,6 +16,9 @@
 PYTHON ?= python3
 export PYTHON
 BIN := .venv/bin
+# So many sessions share the tests, each with a machine of its own (tests/conftest.py).
+JOBS ?= 2
+SHARED := $(BIN)/pytest -n $(JOBS) --dist
 CNI_TOOLS := containerd:containerd ctr:containerd runc:runc busybox:busybox-static podman:podman \
 	/usr/lib/cni/loopback:containernetworking-plugins
 NETAVARK_TOOLS := podman:podman runc:runc busybox:busybox-static /usr/lib/podman/aardvark-dns:aardvark-dns
@@ -48,15 +51,15 @@ check: .venv/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest tests/law tests/unit
+	$(SHARED) loadfile tests/law tests/unit
 
 kernel: .venv/.installed-dev
 	tools/need $(KERNEL_TOOLS)
-	$(BIN)/pytest tests/kernel
+	$(SHARED) loadfile tests/kernel
 
 fault: .venv/.installed-dev
 	tools/need $(KERNEL_TOOLS) strace:strace
-	$(BIN)/pytest tests/fault
+	$(SHARED) worksteal tests/fault
 
 fault-syscalls: .venv/.installed-dev
 	tools/need $(KERNEL_TOOLS) strace:strace

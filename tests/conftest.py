@@ -9,6 +9,8 @@ Rules:
   that is not installed, fails the run.
 * What is there after the last test was there before the first: named and pinned namespaces, links, nftables tables,
   processes. The run fails naming what is not.
+* Two sessions may share the work (pytest-xdist): each is a process with all of this for itself, and what is left behind
+  there, the process that started them tells.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -194,13 +196,21 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the run for what was left behind and, in CI, for skips that need not be; then clean up."""
-    THIS.left = left_behind()
+    THIS.left += left_behind()
+    if hasattr(session.config, "workeroutput"):  # which goes to the process that started this one
+        session.config.workeroutput["left"] = THIS.left
     if THIS.left or (in_ci() and THIS.bad_skips):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     for process in look_around()["process"] - THIS.before["process"]:
         with suppress(ProcessLookupError):
             os.kill(int(process.split()[0]), signal.SIGKILL)
     shutil.rmtree(THIS.root, ignore_errors=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear from one that shared the work what it has left behind."""
+    THIS.left += getattr(node, "workeroutput", {}).get("left", [])  # one that crashed has said nothing
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -18,14 +18,17 @@ LEAKS = [
 ]
 
 
+@pytest.mark.parametrize("shared", [(), ("-n", "2")], ids=["alone", "shared"])
 @pytest.mark.parametrize(("command", "named"), LEAKS)
-def test_what_is_left_behind_fails_the_run(pytester: pytest.Pytester, command: str, named: str) -> None:
+def test_what_is_left_behind_fails_the_run(
+    pytester: pytest.Pytester, command: str, named: str, shared: tuple[str, ...]
+) -> None:
     pytester.makeconftest(CONFTEST)
     command = command.format(here=pytester.path)
     pytester.makepyfile(
         test_it=f"import subprocess\ndef test_a(): subprocess.run({command!r}, shell=True, check=True)"
     )
-    done = pytester.runpytest_subprocess()
+    done = pytester.runpytest_subprocess(*shared)
     assert done.ret == 1
     done.stdout.fnmatch_lines([f"LEFT BEHIND {named.format(here=pytester.path)}"])
 
