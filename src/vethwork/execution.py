@@ -165,16 +165,15 @@ class Execution:
 
     def _move_in(self) -> None:
         """See that the records are about this host. Raises ConflictError."""
-        if self._kernel.host in (0, self._store.host()):
-            return
-        from vethwork.home import move_in
+        while self._kernel.host not in (0, self._store.host()):
+            from vethwork.home import move_in
 
-        shared = not self._exclusive
-        if shared:
-            self._take_world()
-        move_in(self._store, self._kernel)
-        if shared:
-            self._share_world()
+            shared = not self._exclusive
+            if shared:
+                self._take_world()
+            move_in(self._store, self._kernel)
+            if shared:
+                self._share_world()  # which may let somebody in between, who is on another host
 
     def _recover(self) -> None:
         intended = self._unfinished()

@@ -6,20 +6,26 @@ import json
 import os
 import sqlite3
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fault.world import request
 from tests.kernel.stage import Said, Stage, eventually, links
+from vethwork import Engine, detach_all
+from vethwork.errors import ConflictError
 from vethwork.kernel import libc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from vethwork.testing.lab import Lab
     from vethwork.testing.machine import Machine
 
 PORT = 8080
+ROUNDS = 15
 CHANGES = (
     "attach two --netns {netns}", "detach one", "publish one 8081:80", "unpublish one 8080:80", "rm one", "gc", "restore",
     "network create blue", "network rm bridge", "network connect bridge one", "detach one --dry-run", "serve",
@@ -127,3 +133,35 @@ def test_records_from_before_they_named_their_namespace_are_kept(stage: Stage) -
     stage.do("publish", "one", f"{PORT + 1}:80")
     assert is_served(stage)
     assert ask(stage, stage.lab.neighbour, "detach one").status == 4
+
+
+def test_of_two_who_begin_at_the_same_time_one_gets_the_records(lab: Lab, tmp_path: Path) -> None:
+    places = (str(tmp_path / "root"), str(tmp_path / "run"))
+    hosts = (lab.host, lab.neighbour)
+    pods = [lab.container(name) for name in ("one", "two")]
+
+    def attach(pod: Machine) -> str:
+        with Engine(*places) as engine:
+            try:
+                engine.attach(request(pod.name, netns=pod.path))
+            except ConflictError as error:
+                return error.message
+            return ""
+
+    def give_up() -> None:
+        with Engine(*places) as engine:
+            detach_all(engine, [container.name for container in engine.containers()])
+            engine.remove_network("bridge")
+
+    for _ in range(ROUNDS):
+        begun = [host.start(partial(attach, pod)) for host, pod in zip(hosts, pods, strict=True)]
+        said = [each.result(20) for each in begun]
+        first = said.index("")
+        told = (
+            f"use {places[0]}/state.db: it is about another network namespace, where {pods[first].name} lives"
+        )
+        assert said[1 - first] == told
+        hosts[first].call(give_up)
+        hosts[1 - first].run(["ip", "link", "del", "vethwork0"], check=False)  # made before it was told
+        for each in (tmp_path / "root").glob("state.db*"):
+            each.unlink()
