@@ -227,10 +227,11 @@ class Networks:
         if network is None and name == DEFAULT_NETWORK:
             try:
                 self.create_network(NetworkRequest.default())
+                return
             except ConflictError:
-                if self.store.network(name) is None:  # else another process was faster, which is fine
+                network = self.store.network(name)
+                if network is None:  # else another process was faster, which is fine
                     raise
-            return
         if network is None:
             raise NotFound(
                 f"network {name}: there is none of that name", hint="'vethwork network ls' lists them"
