@@ -16,7 +16,8 @@
 PYTHON ?= python3
 export PYTHON
 BIN := .venv/bin
-# So many sessions share the tests, each with a machine of its own (tests/conftest.py).
+# So many sessions share the tests, each with a machine of its own (tests/conftest.py). Those against the kernel may be shared
+# too (pytest -n 4 --dist loadfile tests/kernel: three minutes), but some of them wait for what must come within a second.
 JOBS ?= 2
 SHARED := $(BIN)/pytest -n $(JOBS) --dist
 CNI_TOOLS := containerd:containerd ctr:containerd runc:runc busybox:busybox-static podman:podman \
@@ -55,7 +56,7 @@ check: .venv/.installed-dev
 
 kernel: .venv/.installed-dev
 	tools/need $(KERNEL_TOOLS)
-	$(SHARED) loadfile tests/kernel
+	$(BIN)/pytest tests/kernel
 
 fault: .venv/.installed-dev
 	tools/need $(KERNEL_TOOLS) strace:strace
