@@ -149,11 +149,9 @@ def left_behind() -> list[str]:
 def pytest_sessionstart() -> None:
     """Isolate the session and remember what is there."""
     os.environ["PATH"] += ":/usr/sbin:/sbin"
-    for number in (
-        signal.SIGHUP,
-        signal.SIGQUIT,
-    ):  # a shell's & and nohup ignore them, and what we start would too
-        signal.signal(number, signal.SIG_DFL)
+    # A shell's & and nohup ignore these, and what we start would too.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     variable, _, value = MARK.partition("=")
     os.environ[variable] = value

@@ -11,6 +11,7 @@ import os
 from vethwork.errors import VethworkError
 from vethwork.execution import mark_of, stuck
 from vethwork.handover import is_awaited
+from vethwork.home import ADVICE
 from vethwork.kernel import sysctl
 from vethwork.kernel.observe import see_host
 from vethwork.kernel.ownership import Way
@@ -73,8 +74,7 @@ def _records(engine: Engine, _: HostSeen) -> Iterator[Finding]:
         found = (
             f"{engine.store.path} is about another network namespace: what follows compares it with this one"
         )
-        advice = "work there, or set VETHWORK_ROOT to a directory of this one's own"
-        yield Finding(PROBLEM, "records", found, advice)
+        yield Finding(PROBLEM, "records", found, ADVICE)
 
 
 def _bridge_netfilter(_: Engine, __: HostSeen) -> Iterator[Finding]:

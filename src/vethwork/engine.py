@@ -104,10 +104,9 @@ class Engine(Networks):
         return attached(done, seen[0]) if request.joins else self.inspect(request.name)
 
     def _are_ready(self, execution: Execution, seen: AttachSeen) -> bool:
-        networks = [each.network for each in seen.networks]
         return all(
-            network.name not in execution.unsettled and self.observer.is_ready(network)
-            for network in networks
+            each.network.name not in execution.unsettled and self.observer.is_ready(each.network)
+            for each in seen.networks
         )
 
     def turn(self, name: str, *networks: str, shares: bool = False) -> Execution:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vethwork.model.container import Container
     from vethwork.store.database import Store
 
+ADVICE = "work there, or set VETHWORK_ROOT to a directory of this one's own"
 NAMED = 3
 """So many containers are named in a refusal."""
 
@@ -31,17 +32,17 @@ def move_in(store: Store, kernel: Kernel) -> None:
 
     Raises ConflictError while containers are on the links of the one that they are about.
     """
-    known = store.host()
-    if known not in (0, kernel.host):
+    anew = store.host() not in (0, kernel.host)
+    if anew:
         there = [each.name for each in store.containers() if _is_there(store, kernel, each)]
         if there:
             more = f" and {len(there) - NAMED} more" if len(there) > NAMED else ""
             raise ConflictError(
                 f"use {store.path}: it is about another network namespace, where"
                 f" {', '.join(there[:NAMED])}{more} {'live' if len(there) > 1 else 'lives'}",
-                hint="work there, or set VETHWORK_ROOT to a directory of this one's own",
+                hint=ADVICE,
             )
-    store.move_in(kernel.host, anew=known not in (0, kernel.host))
+    store.move_in(kernel.host, anew=anew)
 
 
 def _is_there(store: Store, kernel: Kernel, container: Container) -> bool:

@@ -291,9 +291,8 @@ except ChildProcessError:
     assert os.readlink(f"/proc/{pid}/cwd") == os.getcwd()  # as for anything that is started in the background
     assert os.readlink(f"/proc/{supervisor}/cwd") == "/"
     assert eventually(lambda: held_by(supervisor) == {"/dev/null", str(log), "/"})
-    assert eventually(
-        lambda: held_by(pid) == {"/dev/null", str(log)}
-    )  # it has told us, and lets go of the pipe
+    # It has told us, and lets go of the pipe.
+    assert eventually(lambda: held_by(pid) == {"/dev/null", str(log)})
     (tmp_path / "door").write_text("to the end\n")
     assert fifo.line() == "4"  # and there was no child left to wait for
     await_end(supervisor)

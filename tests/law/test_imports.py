@@ -42,7 +42,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": CORE | {"plan", "kernel", "engine"},
     "upkeep": CORE | {"plan", "kernel", "execution", "engine", "interfaces", "repair", "runtime"},
     "check": CORE | {"plan", "kernel", "wire", "engine", "handover"},
-    "doctor": CORE | {"plan", "kernel", "wire", "execution", "engine", "handover", "repair", "upkeep"},
+    "doctor": CORE
+    | {"plan", "kernel", "wire", "home", "execution", "engine", "handover", "repair", "upkeep"},
     "sandbox": CORE | {"plan", "kernel", "networks", "engine", "runtime"},
     "repair": CORE | {"plan", "kernel", "execution", "networks", "engine"},
     "guard": CORE | {"plan", "kernel", "engine", "repair", "runtime", "upkeep"},
