@@ -91,7 +91,7 @@ class Library(Contender):
 
     def once(self) -> tuple[float, ...]:
         """As everybody; and a detach that leaves the deletion of links to a reaper, as the service's engine does."""
-        from vethwork.reaper import Reaper
+        from vethwork.engine.reaper import Reaper
 
         attached, detached = super().once()
         self.attach(SPARE)

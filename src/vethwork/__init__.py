@@ -45,7 +45,9 @@ Rules: importing this loads nothing; each public name loads what it needs when i
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vethwork import testing
-    from vethwork.engine import Engine
+    from vethwork.engine.engine import Engine
+    from vethwork.engine.networks import new_id
+    from vethwork.engine.reaper import detach_all
     from vethwork.errors import (
         ConflictError,
         Incomplete,
@@ -60,14 +62,12 @@ if TYPE_CHECKING:
     from vethwork.model.names import IfName, Name, NetnsPath
     from vethwork.model.network import Network, NetworkRequest
     from vethwork.model.ports import Publish
-    from vethwork.networks import new_id
-    from vethwork.reaper import detach_all
     from vethwork.sandbox import Sandbox
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "vethwork.engine": ("Engine",),
+    "vethwork.engine.engine": ("Engine",),
     "vethwork.errors": (
         "ConflictError",
         "Incomplete",
@@ -82,8 +82,8 @@ _HOMES = {
     "vethwork.model.names": ("IfName", "Name", "NetnsPath"),
     "vethwork.model.network": ("Network", "NetworkRequest"),
     "vethwork.model.ports": ("Publish",),
-    "vethwork.networks": ("new_id",),
-    "vethwork.reaper": ("detach_all",),
+    "vethwork.engine.networks": ("new_id",),
+    "vethwork.engine.reaper": ("detach_all",),
     "vethwork.sandbox": ("Sandbox",),
 }
 

@@ -16,22 +16,22 @@ from __future__ import annotations
 import os
 import subprocess
 
-from vethwork import runtime
-from vethwork.engine import Engine
-from vethwork.kernel.enter import Spec, enter
+from vethwork.engine.engine import Engine
+from vethwork.engine.networks import new_id
 from vethwork.model.address import Address
 from vethwork.model.container import AttachRequest, parse_modes
 from vethwork.model.names import HostName, Name
 from vethwork.model.ports import Publish
 from vethwork.model.process import RunOptions
-from vethwork.networks import new_id
+from vethwork.process import lifecycle
+from vethwork.process.enter import Spec, enter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, Self
 
-    from vethwork.model.snapshot import ContainerSeen
+    from vethwork.model.state import ContainerSeen
 
 
 class Sandbox:
@@ -74,7 +74,7 @@ class Sandbox:
         self._engine = engine = Engine(*self._where)
         options = RunOptions(
             command=(),
-            directory=runtime.directory_of(engine, self._request.id),
+            directory=lifecycle.directory_of(engine, self._request.id),
             hostname="" if self._request.mode.kind == "host" else self._hostname,
             hosts=self._hosts,
             dns=self._dns,
@@ -82,7 +82,7 @@ class Sandbox:
             remove=True,
         )
         try:
-            runtime.create(engine, self._request, options)
+            lifecycle.create(engine, self._request, options)
         except BaseException:
             engine.close()
             raise
@@ -94,7 +94,7 @@ class Sandbox:
             process.kill()
             process.wait()
         try:
-            runtime.discard(self.engine, self.name)
+            lifecycle.discard(self.engine, self.name)
         finally:
             self.engine.close()
             self._engine = None
@@ -148,5 +148,5 @@ class Sandbox:
         seen = self.inspect()
         if seen.container.mode == "host":
             return Spec(())
-        directory = runtime.directory_of(self.engine, seen.container.id)
+        directory = lifecycle.directory_of(self.engine, seen.container.id)
         return Spec((), seen.container.netns, directory if os.path.isdir(directory) else "", self._hostname)

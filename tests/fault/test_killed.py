@@ -17,8 +17,8 @@ import pytest
 
 from tests.fault import world as tools
 from tests.fault.world import RUN, World, bare_netns, in_world, links, request, run, sql
-from vethwork import upkeep
 from vethwork.errors import ConflictError, NotFound
+from vethwork.maintenance import gc
 from vethwork.model.address import Interface
 from vethwork.model.container import Join
 from vethwork.model.names import IfName, Name
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tests.fault.world import Seen
-    from vethwork.engine import Engine
+    from vethwork.engine.engine import Engine
 
     Act = Callable[[Engine], object]
     RunAhead = Callable[[Callable[[Any, World], None]], None]
@@ -224,7 +224,7 @@ OPERATIONS = (
     ),
     Operation(
         "restore",
-        upkeep.restore,
+        gc.restore,
         before=then(
             V4,
             attach("x", "81:80", nets=("new", "old")),
@@ -235,7 +235,7 @@ OPERATIONS = (
     ),
     Operation(
         "gc",
-        upkeep.collect_garbage,
+        gc.collect_garbage,
         before=then(
             other("o"),
             attach("x", "81:80", nets=("old",)),
@@ -248,7 +248,7 @@ OPERATIONS = (
                 f"touch {RUN}/netns/stray",
             ),
         ),
-        after=then(detach("y"), upkeep.collect_garbage),
+        after=then(detach("y"), gc.collect_garbage),
     ),
 )
 
@@ -490,8 +490,8 @@ NEXT: dict[str, Act] = {
     "unpublish": lambda engine: engine.unpublish("settled", Publish.parse("8282:80")),
     "create network": network("next", "10.6.0.0/24"),
     "remove network": remove("idle"),
-    "gc": upkeep.collect_garbage,
-    "restore": upkeep.restore,
+    "gc": gc.collect_garbage,
+    "restore": gc.restore,
 }
 
 

@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fault.world import World, in_world, request, sql
-from vethwork import runtime, upkeep
 from vethwork.errors import KernelRefused
-from vethwork.kernel.process import Process, is_alive
+from vethwork.maintenance import gc
 from vethwork.model.process import RunOptions
+from vethwork.process import lifecycle
+from vethwork.process.spawn import Process, is_alive
 from vethwork.store.database import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from vethwork.engine import Engine
+    from vethwork.engine.engine import Engine
 
 
 def options(*command: str, detached: bool, remove: bool) -> RunOptions:
@@ -36,10 +37,10 @@ def options(*command: str, detached: bool, remove: bool) -> RunOptions:
 
 def run_it(engine: Engine, *command: str, detached: bool, remove: bool) -> object:
     """Do what ``vethwork run`` does."""
-    runtime.sweep(engine)
+    lifecycle.sweep(engine)
     wish = options(*command, detached=detached, remove=remove)
-    runtime.create(engine, request("x", "81:80", nets=("old",), ip="10.9.0.9"), wish)
-    return runtime.start(engine, "x")
+    lifecycle.create(engine, request("x", "81:80", nets=("old",), ip="10.9.0.9"), wish)
+    return lifecycle.start(engine, "x")
 
 
 def with_milestones(work: Callable[[Engine], object]) -> Callable[[Engine], None]:
@@ -51,8 +52,8 @@ def with_milestones(work: Callable[[Engine], object]) -> Callable[[Engine], None
         for owner, name in (
             (Store, "put_process"),
             (Process, "go"),
-            (runtime, "write_files"),
-            (runtime, "delete_files"),
+            (lifecycle, "write_files"),
+            (lifecycle, "delete_files"),
         ):
             setattr(owner, name, telling(getattr(owner, name), watch, name))
         with suppress(KernelRefused):  # the caller is told when the supervisor dies
@@ -114,13 +115,13 @@ def test_a_short_run_killed_at_every_milestone(name: str) -> None:
             wait_until_only(inhabited)
             died = f"killed after {world.milestones[-1]} ({at})"
             with world.engine() as engine:
-                runtime.sweep(engine)
+                lifecycle.sweep(engine)
                 engine.detach("nobody")
                 there = engine.store.container("x") is not None
                 assert not (there and remove), f"{died}: --rm, and it is there"
-                runtime.remove(engine, "x", force=True)
+                lifecycle.remove(engine, "x", force=True)
                 if not survived:
-                    upkeep.collect_garbage(engine)
+                    gc.collect_garbage(engine)
             difference = world.seen().against(before)
             assert not difference, f"{died}:\n{difference}"
             if survived and at >= len(world.milestones):
@@ -163,7 +164,7 @@ def test_a_long_run_whose_keeper_is_killed_at_every_milestone(remove: bool) -> N
             died = f"killed after {world.milestones[-1]} ({at})"
             done = at >= len(world.milestones)
             with world.engine() as engine:
-                runtime.sweep(engine)
+                lifecycle.sweep(engine)
                 row = engine.store.process("x")
                 there = engine.store.container("x") is not None
                 alive = row is not None and is_alive(row.pid, row.start_time)
@@ -173,8 +174,8 @@ def test_a_long_run_whose_keeper_is_killed_at_every_milestone(remove: bool) -> N
                     os.kill(pid, signal.SIGKILL)
                 wait_until_swept(world)
             with world.engine() as engine:
-                runtime.remove(engine, "x", force=True)
-                upkeep.collect_garbage(engine)
+                lifecycle.remove(engine, "x", force=True)
+                gc.collect_garbage(engine)
             assert not settle_down("1234", alive=False), f"{died}: it runs still"
             difference = world.seen().against(before)
             assert not difference, f"{died}:\n{difference}"
@@ -190,7 +191,7 @@ def wait_until_swept(world: World) -> None:
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         with world.engine() as engine:
-            runtime.sweep(engine)
+            lifecycle.sweep(engine)
             if engine.store.container("x") is None:
                 return
         time.sleep(0.01)
@@ -203,12 +204,12 @@ def test_remove_killed_at_every_milestone() -> None:
         before = world.seen()
         for at in count():
             assert world.victim(lambda engine: run_it(engine, "sleep", "1234", detached=True, remove=False))
-            work = with_milestones(lambda engine: runtime.remove(engine, "x", force=True))
+            work = with_milestones(lambda engine: lifecycle.remove(engine, "x", force=True))
             survived = world.victim(work, at)
             died = f"killed after {world.milestones[-1]} ({at})"
             with world.engine() as engine:
-                runtime.remove(engine, "x", force=True)
-                upkeep.collect_garbage(engine)
+                lifecycle.remove(engine, "x", force=True)
+                gc.collect_garbage(engine)
             assert not settle_down("1234", alive=False), died
             difference = world.seen().against(before)
             assert not difference, f"{died}:\n{difference}"
@@ -228,18 +229,18 @@ def test_what_was_created_and_never_started_can_be_started() -> None:
 
         def create(engine: Engine) -> None:
             wish = options("true", detached=False, remove=False)
-            runtime.create(engine, request("x", nets=("old",)), wish)
+            lifecycle.create(engine, request("x", nets=("old",)), wish)
 
         assert world.victim(with_milestones(create))
         at = world.milestones.index("before_write_files")
         with world.engine() as engine:
-            runtime.remove(engine, "x")
+            lifecycle.remove(engine, "x")
         assert not world.victim(with_milestones(create), at)
-        assert world.victim(lambda engine: runtime.start(engine, "x"))
+        assert world.victim(lambda engine: lifecycle.start(engine, "x"))
         with world.engine() as engine:
             row = engine.store.process("x")
             assert row is not None
             assert row.status == 0
-            assert runtime.remove(engine, "x")
+            assert lifecycle.remove(engine, "x")
 
     in_world(scenario)

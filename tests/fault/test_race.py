@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fault.world import RUN, World, bare_netns, in_world, network, our_links, pins, ruleset, run, sql
-from vethwork import upkeep
 from vethwork.errors import ConflictError, KernelRefused, NotFound, RequestError
+from vethwork.maintenance import gc
 from vethwork.model.address import Address
 from vethwork.model.container import Join
 from vethwork.model.names import Name
@@ -62,7 +62,7 @@ def assert_all_gone(world: World) -> None:
     with world.engine() as engine:
         names = [container.name for container in engine.containers()]
         assert names == ["settled"], names
-        report = upkeep.collect_garbage(engine)
+        report = gc.collect_garbage(engine)
         assert not report, report
     assert len(list(pins())) == 2, list(pins())
     world.assert_settled()
@@ -185,7 +185,7 @@ def test_attach_while_the_ruleset_is_flushed_in_a_loop() -> None:
 
         at_once(world, work, 5)
         with world.engine() as engine:
-            upkeep.restore(engine)
+            gc.restore(engine)
         assert_all_gone(world)
 
     in_world(scenario, DEADLINE + 30)
@@ -289,9 +289,9 @@ def test_gc_and_restore_while_others_work() -> None:
             for turn in range(ROUNDS):
                 with world.engine() as engine:
                     if number == 0:
-                        upkeep.collect_garbage(engine)
+                        gc.collect_garbage(engine)
                     elif number == 1:
-                        assert not upkeep.restore(engine)
+                        assert not gc.restore(engine)
                     else:
                         name = f"c{number}-{turn}"
                         world.attach(engine, name, "80", nets=("old",))
@@ -413,18 +413,18 @@ def test_idempotent_ends() -> None:
     """Detach and remove twice, and of what never was."""
 
     def scenario(world: World) -> None:
-        from vethwork import runtime
+        from vethwork.process import lifecycle
 
         world.settle()
         before = world.seen()
         with world.engine() as engine:
             assert not engine.detach("never")
-            assert not runtime.remove(engine, "never", force=True)
+            assert not lifecycle.remove(engine, "never", force=True)
             path = bare_netns("o")
             world.attach(engine, "x", "81:80", nets=("old",), netns=path)
             assert engine.detach("x")
             assert not engine.detach("x")
-            assert not runtime.remove(engine, "x")
+            assert not lifecycle.remove(engine, "x")
             with pytest.raises(NotFound):
                 engine.remove_network("never")
         assert not world.seen().against(before)

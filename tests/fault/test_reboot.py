@@ -23,8 +23,8 @@ from tests.fault.world import (
     run,
     sql,
 )
-from vethwork import upkeep
 from vethwork.kernel import libc
+from vethwork.maintenance import gc
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -116,7 +116,7 @@ def test_restore_brings_the_hosts_side_of_every_network_back() -> None:
         before = world.seen()
         reboot()
         with world.engine() as engine:
-            report = upkeep.restore(engine)
+            report = gc.restore(engine)
             assert len([line for line in report if "was gone" in line]) == 4, report
         after = world.seen()
         bridges = [each for each in before.links if " bridge " in each]
@@ -124,8 +124,8 @@ def test_restore_brings_the_hosts_side_of_every_network_back() -> None:
         assert after.addresses == before.addresses
         assert of_networks(after.elements) == of_networks(before.elements)
         with world.engine() as engine:
-            assert not upkeep.restore(engine)
-            assert not upkeep.collect_garbage(engine)
+            assert not gc.restore(engine)
+            assert not gc.collect_garbage(engine)
             engine.attach(request("settled", "8080:80", nets=("old",), ip="10.9.0.7"))
             netns = engine.inspect("settled").container.netns
         world.serve(netns, 80, "settled")
@@ -161,7 +161,7 @@ def test_an_intent_of_the_last_boot_is_void() -> None:
         assert sql("SELECT * FROM intents")
         reboot()
         with world.engine() as engine:
-            assert not [line for line in upkeep.collect_garbage(engine) if "ruleset" not in line]
+            assert not [line for line in gc.collect_garbage(engine) if "ruleset" not in line]
             engine.attach(request("x", "81:80", nets=("old",)))
         assert not sql("SELECT * FROM intents")
 
@@ -200,7 +200,7 @@ def test_a_flushed_ruleset_comes_back_in_one_atomic_batch() -> None:
                 changed.append(generation_id() == flushed + 1 and ruleset() == before)
 
         with world.engine(watch=watch) as engine:
-            assert upkeep.restore(engine)
+            assert gc.restore(engine)
         assert changed == [True]
         assert ruleset() == before
         world.assert_settled()
@@ -225,7 +225,7 @@ def test_restore_changes_nothing_where_nothing_is_missing(times: int) -> None:
         before = world.seen()
         for _ in range(times):
             with world.engine() as engine:
-                assert not upkeep.restore(engine)
+                assert not gc.restore(engine)
         assert not world.seen().against(before)
         assert os.path.exists(ROOT)
         world.assert_settled()

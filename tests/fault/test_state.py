@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fault.world import ROOT, World, in_world, network, our_links, pins, request, ruleset, run, sql
-from vethwork import upkeep
-from vethwork.doctor import examine
-from vethwork.engine import Engine
+from vethwork.engine.engine import Engine
 from vethwork.errors import RequestError, StateError
+from vethwork.maintenance import gc
+from vethwork.maintenance.doctor import examine
 from vethwork.model.plan import Plan
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def test_a_damaged_file_is_kept_beside_and_the_next_call_works(name: str) -> Non
             assert engine.networks() == ()
             engine.create_network(network("new", "10.8.0.0/24"))
             engine.attach(request("x", "81:80", nets=("new",)))
-            report = upkeep.collect_garbage(engine)
+            report = gc.collect_garbage(engine)
             assert report, "nothing was found"
             container = engine.inspect("x").container
         world.serve(container.netns, 80, "new")
@@ -385,7 +385,7 @@ def test_a_root_of_any_printable_name(name: str) -> None:
             engine.create_network(network("new", "10.8.0.0/24", id="5" * 32))
             engine.attach(wish)
             assert not [each for each in examine(engine) if each.level == "problem"]
-            assert upkeep.collect_garbage(engine) == ()
+            assert gc.collect_garbage(engine) == ()
         assert (run("nft list ruleset"), list_below("/run/world")) == pasted
 
     in_world(scenario)
@@ -403,7 +403,7 @@ def upkeep_of(root: str, run_directory: str) -> None:
     run("nft flush ruleset")
     run("sysctl -qw net/ipv4/ip_forward=0")
     with Engine(root, run_directory) as engine:
-        upkeep.collect_garbage(engine)
+        gc.collect_garbage(engine)
     assert not our_links()
 
 
@@ -415,7 +415,7 @@ def test_a_root_that_cannot_be_printed_is_refused(name: str, tmp_path: Path) -> 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", [upkeep.collect_garbage, upkeep.restore], ids=["gc", "restore"])
+@pytest.mark.parametrize("command", [gc.collect_garbage, gc.restore], ids=["gc", "restore"])
 def test_a_lost_file_does_not_open_what_was_forwarded_for_us_alone(command: Act) -> None:
     """The host goes on forwarding, which it does because of us; so it goes on doing so for nobody else."""
     guarded = 'inet guarded "ipv4"'

@@ -10,10 +10,10 @@ import os
 import pytest
 
 from tests.fault.world import ROOT, RUN, World, in_world, network, request, sql
-from vethwork import upkeep
-from vethwork.doctor import examine
-from vethwork.engine import Engine
+from vethwork.engine.engine import Engine
 from vethwork.errors import ConflictError, Incomplete, KernelRefused
+from vethwork.maintenance import gc
+from vethwork.maintenance.doctor import examine
 from vethwork.model.plan import Plan
 from vethwork.model.steps import UnpinNetns
 from vethwork.store.locks import Locks
@@ -64,7 +64,7 @@ def test_the_removal_of_a_network_that_cannot_be_finished() -> None:
             ):
                 engine.attach(request("z", nets=("new",)))
             os.rmdir(IN_THE_WAY)
-            upkeep.collect_garbage(engine)
+            gc.collect_garbage(engine)
             assert not problems(engine)
             assert engine.store.network("new") is None
         assert not sql("SELECT * FROM intents")
@@ -127,10 +127,10 @@ def test_garbage_that_cannot_be_removed() -> None:
                     lambda: os.system("nft add element inet vethwork bridges '{ \"stray\" }'")
                 ).result(5)
                 with pytest.raises(Incomplete, match=f"unpin the namespace at {IN_THE_WAY}: EISDIR"):
-                    upkeep.collect_garbage(engine)
+                    gc.collect_garbage(engine)
                 assert not sql("SELECT * FROM intents")
             os.rmdir(IN_THE_WAY)
-            assert not upkeep.collect_garbage(engine)
+            assert not gc.collect_garbage(engine)
         assert not world.seen().against(before)
 
     in_world(scenario)

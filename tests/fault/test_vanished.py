@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fault.world import RUN, World, bare_netns, in_world, network, our_links, pins, request, run, sql
-from vethwork import runtime, upkeep
 from vethwork.errors import BadNamespace, ConflictError, KernelRefused, VethworkError
 from vethwork.kernel import libc, netns
+from vethwork.maintenance import gc
 from vethwork.model.address import Prefix
 from vethwork.model.container import Join
 from vethwork.model.names import IfName, Name
 from vethwork.model.network import Way
 from vethwork.model.steps import LINK_GROUP, CreateBridge, CreateMacvlan
+from vethwork.process import lifecycle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,12 +69,12 @@ def test_restore_brings_back_what_somebody_deleted(name: str) -> None:
         (RULES | LINKS)[name]()
         with world.engine() as engine:
             if "rename" in name:  # what bears a wrong name stands in the way
-                upkeep.collect_garbage(engine)
-            assert upkeep.restore(engine), "restore saw nothing to do"
+                gc.collect_garbage(engine)
+            assert gc.restore(engine), "restore saw nothing to do"
         assert not world.seen().against(before)
         world.assert_settled()
         with world.engine() as engine:
-            assert not upkeep.restore(engine), "restore does it again"
+            assert not gc.restore(engine), "restore does it again"
 
     in_world(scenario)
 
@@ -108,8 +109,8 @@ def test_detach_and_gc_leave_nothing_whatever_was_deleted(name: str) -> None:
             assert engine.detach("settled")
             assert not engine.detach("settled")
             engine.remove_network("old")
-            upkeep.collect_garbage(engine)
-            assert not upkeep.collect_garbage(engine), "gc does it again"
+            gc.collect_garbage(engine)
+            assert not gc.collect_garbage(engine), "gc does it again"
         assert not our_links()
         assert not list(pins())
         left = world.seen().mentions("10.9.0", "8080", OLD, SETTLED)
@@ -133,7 +134,7 @@ def test_rules_deleted_at_every_milestone_of_an_attach(name: str) -> None:
             sql("DELETE FROM cursors")
             reached = disturb(world, at, RULES[name])
             with world.engine() as engine:
-                upkeep.restore(engine)
+                gc.restore(engine)
             difference = world.seen().against(attached)
             assert not difference, f"deleted at {at}:\n{difference}"
             world.assert_settled()
@@ -185,7 +186,7 @@ def test_things_deleted_at_every_milestone_of_an_attach(name: str) -> None:
             except VethworkError:
                 reached = refused = True
             with world.engine() as engine:
-                upkeep.restore(engine)
+                gc.restore(engine)
                 if refused:
                     assert engine.store.container("x") is None
                 engine.detach("x")
@@ -209,7 +210,7 @@ def test_a_process_that_died_takes_its_namespace_with_it() -> None:
             os.waitpid(pid, 0)
             with pytest.raises(BadNamespace):
                 engine.attach(request("y", nets=("old",), netns=f"/proc/{pid}/ns/net"))
-            assert upkeep.collect_garbage(engine)
+            assert gc.collect_garbage(engine)
             assert engine.store.container("x") is None
         assert not world.seen().against(before)
         again = sleeper()
@@ -248,7 +249,7 @@ def test_a_process_id_that_is_given_again_is_not_the_container() -> None:
             with pytest.raises(BadNamespace, match="the namespace of x is gone"):
                 engine.attach(request("y", nets=("container:x",)))
             with pytest.raises(BadNamespace, match="the namespace of x is gone"):
-                runtime.execute_in(engine, "x", ("true",))
+                lifecycle.execute_in(engine, "x", ("true",))
         with world.engine() as engine:
             engine.attach(
                 request("y", nets=("old",), netns=path)
@@ -283,7 +284,7 @@ def test_gc_collects_a_container_and_those_who_shared_its_namespace() -> None:
             engine.attach(request("a", "81:80", nets=("old",), ip="10.9.0.9"))
             engine.attach(request("b", nets=("container:a",)))
             run(f"umount {engine.inspect('a').container.netns}")
-            upkeep.collect_garbage(engine)
+            gc.collect_garbage(engine)
         assert not world.seen().against(before)
 
     in_world(scenario)
@@ -301,7 +302,7 @@ def test_gc_collects_a_container_in_whose_place_there_is_another() -> None:
             assert bare_netns("o") == path
             # A macvlan of the same mark and name: it was made for somebody else.
             run(f"ip link add eth0 link {OLD} netns {path} group {LINK_GROUP} type macvlan")
-            assert upkeep.collect_garbage(engine)
+            assert gc.collect_garbage(engine)
             assert [each.name for each in engine.containers()] == ["settled"]
         assert "eth0" in run(f"nsenter --net={path} ip link")
 
@@ -367,10 +368,10 @@ def test_a_pin_that_somebody_took_away(what: str) -> None:
             if what == "another file is there":
                 with open(netns, "w") as file:
                     file.write("hello")
-            upkeep.restore(engine)
+            gc.restore(engine)
             with pytest.raises((BadNamespace, ConflictError)):
                 engine.attach(request("y", nets=("container:x",)))
-            upkeep.collect_garbage(engine)
+            gc.collect_garbage(engine)
             assert engine.store.container("x") is None
         assert not world.seen().against(before)
         world.assert_settled()
@@ -391,7 +392,7 @@ def test_a_container_that_lives_is_not_taken_for_gone_when_descriptors_run_out()
             for spare in range(8):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (used + spare, hard))
                 try:
-                    upkeep.collect_garbage(engine)
+                    gc.collect_garbage(engine)
                 except (VethworkError, OSError):
                     continue
                 finally:
@@ -413,8 +414,8 @@ def test_what_is_not_ours_is_not_touched() -> None:
         run("ip link add vw000000000001 type veth peer name other")
         before = world.seen()
         with world.engine() as engine:
-            upkeep.collect_garbage(engine)
-            upkeep.restore(engine)
+            gc.collect_garbage(engine)
+            gc.restore(engine)
         assert not world.seen().against(before)
         assert "theirs" in run("nft list tables")
         assert os.path.exists(path)

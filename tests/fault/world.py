@@ -29,9 +29,9 @@ from contextlib import closing, suppress
 from errno import ENOMEM
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from vethwork import engine as engine_module
-from vethwork import networks as networks_module
-from vethwork.engine import Engine
+from vethwork.engine import engine as engine_module
+from vethwork.engine import networks as networks_module
+from vethwork.engine.engine import Engine
 from vethwork.errors import KernelRefused
 from vethwork.kernel import libc
 from vethwork.kernel.netns import pin

@@ -33,9 +33,9 @@ PYTHON = sys.executable
 PRELUDE = """
 import os, signal, subprocess, sys
 from vethwork.kernel import libc
-from vethwork.kernel.enter import Spec, enter
-from vethwork.kernel.process import is_alive, parent_of, spawn, start_time_of
-from vethwork.kernel.supervise import detach, execute, run, supervise
+from vethwork.process.enter import Spec, enter
+from vethwork.process.spawn import is_alive, parent_of, spawn, start_time_of
+from vethwork.process.supervise import detach, execute, run, supervise
 NETNS, FILES, HERE = sys.argv[1:4]
 def spec(*command, **more):
     return Spec(command, **({"netns": NETNS, "directory": FILES, "hostname": "inside"} | more))

@@ -19,10 +19,10 @@ from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.kernel.stage import eventually
-from vethwork import engine, networks
+from vethwork.engine import engine, networks
 from vethwork.frontends.cli import containers
 from vethwork.frontends.cli.main import run
-from vethwork.kernel import observe
+from vethwork.kernel import host_state
 
 if TYPE_CHECKING:
     from tests.kernel.pages import Page
@@ -84,7 +84,7 @@ def _ask(lab: Lab, seed: str, arguments: list[str]) -> str:
             vars(module)["new_id"] = lambda: hashlib.sha256(f"{seed} {next(numbers)}".encode()).hexdigest()[
                 :32
             ]
-        observe.RESOLV_CONF = "/dev/null"  # or a subnet would be chosen around this machine's nameserver
+        host_state.RESOLV_CONF = "/dev/null"  # or a subnet would be chosen around this machine's nameserver
         out, err = io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err):
             status = run(arguments)

@@ -13,7 +13,7 @@ import time
 from contextlib import redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING, NamedTuple
 
-from vethwork.engine import Engine
+from vethwork.engine.engine import Engine
 from vethwork.frontends.cli.main import run
 
 if TYPE_CHECKING:

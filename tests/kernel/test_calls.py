@@ -23,7 +23,7 @@ from tests.kernel.test_cni import conf, mapped
 from tests.podman import container, info, joined
 from tests.podman import mapped as podman_port
 from vethwork.kernel import libc
-from vethwork.service.web import CONNECTIONS
+from vethwork.service.http import CONNECTIONS
 from vethwork.store.locks import Locks
 from vethwork.testing.lab import Lab
 from vethwork.testing.machine import SOURCE

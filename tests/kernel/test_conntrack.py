@@ -12,8 +12,8 @@ import pytest
 from vethwork.errors import KernelRefused
 from vethwork.kernel import conntrack
 from vethwork.kernel.conntrack import AT_ONCE, FLOWS_IN_A_WALK, forget_all
+from vethwork.kernel.netlink import NETLINK_NETFILTER, NetlinkSocket
 from vethwork.kernel.netns import inside, open_netns, pin, unpin
-from vethwork.kernel.socket import NETLINK_NETFILTER, NetlinkSocket
 from vethwork.model.address import Address
 from vethwork.model.steps import ForgetFlows
 from vethwork.wire import conntrack as wire_conntrack

@@ -13,7 +13,7 @@ import pytest
 
 from tests.kernel.libnetwork import UDP, Libnetwork, Sandbox, new_id, port
 from tests.kernel.stage import eventually, is_silent, links, pings
-from vethwork.engine import Engine
+from vethwork.engine.engine import Engine
 from vethwork.frontends.docker import protocol
 from vethwork.frontends.docker.document import Section
 from vethwork.testing.lab import Lab

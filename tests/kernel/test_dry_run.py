@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kernel.stage import Said, Stage, eventually
-from vethwork import networks
-from vethwork.engine import Engine
+from vethwork.engine import networks
+from vethwork.engine.engine import Engine
 from vethwork.frontends.cli import show
 from vethwork.kernel import libc
 from vethwork.model.container import AttachRequest, Join, Mode
 from vethwork.model.names import Name, NetnsPath
+from vethwork.model.shaping import Bandwidth, Rate
 from vethwork.model.steps import LINK_GROUP
-from vethwork.model.traffic import Bandwidth, Rate
 from vethwork.testing.lab import Lab
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from tests.kernel.test_cni import Runtime, conf
 from tests.kernel.test_cni import mapped as cni_mapped
 from tests.kernel.test_netavark import Podman
 from tests.podman import call, container, info, joined, mapped
-from vethwork.engine import Engine
+from vethwork.engine.engine import Engine
 from vethwork.model.names import Name
 from vethwork.model.network import NetworkRequest
 from vethwork.model.ports import Publish

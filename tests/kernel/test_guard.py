@@ -16,18 +16,18 @@ import pytest
 
 from tests.kernel.guarded import Guarded, guarded
 from tests.kernel.stage import eventually, ip, links
-from vethwork import guard as guards
-from vethwork.engine import Engine
+from vethwork.engine.engine import Engine
+from vethwork.engine.networks import new_id
+from vethwork.engine.reaper import reaping
 from vethwork.errors import KernelRefused
-from vethwork.guard import Guard
 from vethwork.kernel.events import BUFFER_BYTES, Events
+from vethwork.maintenance import reconciler as guards
+from vethwork.maintenance.reconciler import Guard
 from vethwork.model.container import AttachRequest, Join, Mode
 from vethwork.model.names import Name, NetnsPath
 from vethwork.model.network import NetworkRequest
 from vethwork.model.plan import Plan
 from vethwork.model.ports import Publish
-from vethwork.networks import new_id
-from vethwork.reaper import reaping
 from vethwork.store.locks import Locks
 from vethwork.testing.machine import SOURCE
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.heard import Heard
 from tests.podman import CONTAINER, Document, call, container, info, joined, mapped, network_id, newest
-from vethwork.engine import Engine
+from vethwork.engine.engine import Engine
 from vethwork.frontends.netavark.main import run
 from vethwork.model.steps import ROUTE_MARK
 from vethwork.testing.lab import Lab

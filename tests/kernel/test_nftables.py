@@ -16,7 +16,7 @@ import pytest
 import vethwork
 from vethwork.errors import KernelRefused
 from vethwork.kernel.netns import inside, open_netns, pin, unpin
-from vethwork.kernel.nftables import NftSocket, RulesetMissing
+from vethwork.kernel.nft import NftSocket, RulesetMissing
 from vethwork.model.address import Address, Mac, Prefix
 from vethwork.model.ruleset import Chain, Element, Rule, Span, Table, Verdict, VerdictMap
 from vethwork.model.steps import ChangeElements, LoadRuleset
@@ -392,10 +392,10 @@ def test_without_the_right_to_it(host: Host) -> None:
         "except KernelRefused as error: print(error.errno, error.hint)\n"
     )
     imports = (
-        "from vethwork.kernel.nftables import NftSocket\n"
+        "from vethwork.kernel.nft import NftSocket\n"
         "from vethwork.plan.ruleset import TABLES\n"
         "from vethwork.errors import KernelRefused\n"
-        "import vethwork.wire.nftables\n"  # while the sources may be read
+        "import vethwork.wire.nft.tables\n"  # while the sources may be read
     )
     told = host.run("env", f"PYTHONPATH={SOURCE}", sys.executable, "-c", imports + script)
     assert told == "1 it takes CAP_NET_ADMIN in this network namespace\n"

@@ -158,7 +158,7 @@ def test_a_hook_that_is_killed_is_undone_by_poststop(lab: Lab) -> None:
     data = state("created", process.pid, publish="8080:80").encode()
 
     def attach_and_die() -> None:
-        from vethwork.engine import Engine
+        from vethwork.engine.engine import Engine
 
         def die(milestone: object) -> None:
             if "CreateVeth" in type(milestone).__name__:

@@ -17,17 +17,17 @@ import pytest
 
 from tests.kernel.guarded import PORT, Guarded, guarded
 from tests.kernel.stage import eventually
-from vethwork.engine import Engine
+from vethwork.engine.engine import Engine
 from vethwork.errors import ConflictError, KernelRefused
-from vethwork.kernel import ownership
-from vethwork.kernel.nftables import NftSocket
-from vethwork.kernel.ownership import Owner, Way, send_framed
+from vethwork.kernel import table_owner
+from vethwork.kernel.nft import NftSocket
+from vethwork.kernel.table_owner import Owner, Way, send_framed
+from vethwork.maintenance.gc import own_ruleset, restore
 from vethwork.model.ruleset import Element
 from vethwork.plan.ruleset import TABLES
 from vethwork.testing.lab import Lab
-from vethwork.upkeep import own_ruleset, restore
-from vethwork.wire.nftables import remove_tables
-from vethwork.wire.nftbatch import pack_batch
+from vethwork.wire.nft.batch import pack_batch
+from vethwork.wire.nft.tables import remove_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -312,7 +312,7 @@ def test_the_owner_dies_when_it_is_asked(needs: None, late: bool, monkeypatch: p
                     owner.close()
                     return None
 
-            monkeypatch.setattr(ownership, "Way", Dying)
+            monkeypatch.setattr(table_owner, "Way", Dying)
             with NftSocket("/far") as nft:
                 element = Element("inet", "bridges", ("br0",))
                 nft.change((), (element,))

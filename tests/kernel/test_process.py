@@ -13,9 +13,8 @@ import pytest
 
 from tests.kernel.containers import LISTEN, PYTHON, SOURCE, Container, Fifo, await_end, kill, start_detached
 from vethwork.errors import KernelRefused, RequestError, StateError
-from vethwork.kernel import process
-from vethwork.kernel.enter import Spec, enter
-from vethwork.kernel.process import is_alive, parent_of, spawn, start_time_of, stop
+from vethwork.process.enter import Spec, enter
+from vethwork.process.spawn import PIDFD_SIGNAL_PROCESS_GROUP, is_alive, parent_of, spawn, start_time_of, stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -477,12 +476,12 @@ def test_closed_standard_streams_do_no_harm(box: Container) -> None:
 # Stopping ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flag", [process.PIDFD_SIGNAL_PROCESS_GROUP, 1 << 20])
+@pytest.mark.parametrize("flag", [PIDFD_SIGNAL_PROCESS_GROUP, 1 << 20])
 def test_stop_ends_the_whole_group_and_who_left_it(
     box: Container, fifo: Fifo, monkeypatch: pytest.MonkeyPatch, flag: int
 ) -> None:
     # 1 << 20: a kernel that does not know the flag answers as it does to this one.
-    monkeypatch.setattr(process, "PIDFD_SIGNAL_PROCESS_GROUP", flag)
+    monkeypatch.setattr("vethwork.process.spawn.PIDFD_SIGNAL_PROCESS_GROUP", flag)
     pid, start_time, supervisor = start_detached(
         box,
         "trap '' TERM; sleep 1000 & deaf=$!; setsid sleep 1000 & left=$!; trap - TERM; "

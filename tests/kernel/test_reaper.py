@@ -11,12 +11,12 @@ import pytest
 
 from tests.fault.world import request
 from tests.kernel.stage import eventually
-from vethwork import reaper
-from vethwork.engine import Engine
+from vethwork.engine import reaper
+from vethwork.engine.engine import Engine
+from vethwork.engine.reaper import Reaper, detach_all
 from vethwork.model.names import Name
 from vethwork.model.network import NetworkRequest
 from vethwork.model.steps import LINK_GROUP, RETIRED_GROUP
-from vethwork.reaper import Reaper, detach_all
 from vethwork.store.locks import Locks
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from tests.kernel.containers import (
     start_detached,
 )
 from tests.kernel.stage import eventually
-from vethwork.kernel.process import is_alive, is_stopped
+from vethwork.process.spawn import is_alive, is_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -225,7 +225,7 @@ def test_what_it_leaves_behind_ends_with_it_but_not_after_exec(box: Container) -
 def test_children_that_were_there_before_are_not_ours_to_end(box: Container) -> None:
     said = box.ask(
         """
-from vethwork.kernel import supervise as module
+from vethwork.process import supervise as module
 other = subprocess.Popen(["sleep", "1000"])
 try:
     assert module._children() == module._scan_for_children() == {other.pid}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vethwork.engine import Engine
+from vethwork.engine.engine import Engine
+from vethwork.engine.networks import new_id
 from vethwork.model.address import Address
 from vethwork.model.container import AttachRequest, Join, parse_modes
 from vethwork.model.names import Name, NetnsPath
 from vethwork.model.network import NetworkRequest
 from vethwork.model.ports import Publish
-from vethwork.networks import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable

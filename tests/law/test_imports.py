@@ -8,21 +8,7 @@ from tests.law.source import MODULES, PACKAGE, Module, area_of
 
 # An area may import itself and what stands here. Nothing else; in no function, and for no type.
 CORE = {"errors", "model"}
-# What whoever stands outside may call.
-ENGINE = {
-    "networks",
-    "engine",
-    "interfaces",
-    "runtime",
-    "upkeep",
-    "check",
-    "doctor",
-    "handover",
-    "pools",
-    "reaper",
-    "guard",
-    "tallies",
-}
+ENGINE = {"engine", "process", "maintenance"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "model": {"errors"},
@@ -30,29 +16,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plan": CORE,
     "store": CORE,
     "kernel": CORE | {"wire"},
-    "home": CORE | {"store", "kernel"},
-    "execution": CORE | {"plan", "store", "kernel", "home"},
-    "observer": CORE | {"plan", "store", "kernel"},
-    "networks": CORE | {"plan", "store", "kernel", "execution", "observer"},
-    "engine": CORE | {"plan", "store", "kernel", "execution", "observer", "networks"},
-    "interfaces": CORE | {"plan", "kernel", "execution", "engine"},
-    "handover": CORE | {"plan", "engine"},
-    "pools": CORE | {"plan", "kernel", "networks", "engine"},
-    "reaper": CORE | {"store", "engine"},
-    "runtime": CORE | {"plan", "kernel", "engine"},
-    "upkeep": CORE | {"plan", "kernel", "execution", "engine", "interfaces", "repair", "runtime"},
-    "check": CORE | {"plan", "kernel", "wire", "engine", "handover"},
-    "doctor": CORE
-    | {"plan", "kernel", "wire", "home", "execution", "engine", "handover", "repair", "upkeep"},
-    "sandbox": CORE | {"plan", "kernel", "networks", "engine", "runtime"},
-    "repair": CORE | {"plan", "kernel", "execution", "networks", "engine"},
-    "guard": CORE | {"plan", "kernel", "engine", "repair", "runtime", "upkeep"},
-    "tallies": CORE | {"plan", "engine"},
+    "engine": CORE | {"plan", "store", "kernel"},
+    "process": CORE | {"plan", "kernel", "engine"},
+    "maintenance": CORE | {"plan", "wire", "kernel", "engine", "process"},
+    "sandbox": CORE | {"plan", "kernel", "engine", "process"},
     "service": CORE
     | ENGINE
-    | {"face", "frontends/cni", "frontends/docker", "frontends/netavark", "frontends/oci"},
+    | {"kernel", "face", "frontends/cni", "frontends/docker", "frontends/netavark", "frontends/oci"},
     "launch": {"face", "frontends/cni", "frontends/netavark", "frontends/oci"},
-    "testing": CORE | ENGINE | {"kernel"},
+    "testing": CORE | {"kernel", "engine"},
     "frontends": CORE | ENGINE | {"face"},
     "face": CORE | ENGINE | {"sandbox", "testing"},
     "__main__": {"frontends/cli"},  # `python -m vethwork` is the command line
@@ -64,7 +36,7 @@ FRONTENDS_BESIDES: dict[str, set[str]] = {
 }
 
 # What front-ends share among themselves: each may import these, and these what a front-end may.
-SHARED_BY_FRONTENDS = {"frontends/document", "frontends/nameserver"}
+SHARED_BY_FRONTENDS = {"frontends/json_document", "frontends/aardvark"}
 
 # What decides and what spells has no clock, disk, socket, process or randomness of its own.
 PURE = ("model", "plan", "wire")
@@ -72,7 +44,7 @@ IMPURE = ("os", "socket", "_socket", "subprocess", "ctypes", "time", "random")
 BUT = {"AF_INET", "AF_INET6", "inet_ntop", "inet_pton"}  # of these modules: what only reads and spells
 
 # Only here may a program be started by `subprocess`, because only here is it somebody else's and asked for.
-STARTS_PROGRAMS = ("frontends/cli/demo", "frontends/nameserver.py", "testing/", "sandbox.py")
+STARTS_PROGRAMS = ("frontends/cli/demo", "frontends/aardvark.py", "testing/", "sandbox.py")
 STARTERS = {
     "os": {"system", "popen", "posix_spawn", "posix_spawnp", "spawnl", "spawnv", "spawnve", "spawnvp"},
     "asyncio": {"create_subprocess_exec", "create_subprocess_shell"},
@@ -117,7 +89,7 @@ def test_what_decides_touches_nothing() -> None:
         if each.name.split(".")[0] in IMPURE and each.what not in BUT
     ]
     assert not wrong, "\n".join(
-        [*wrong, "let kernel or engine look, and hand in what they saw as data (model/snapshot.py)"]
+        [*wrong, "let kernel or engine look, and hand in what they saw as data (model/state.py)"]
     )
 
 

@@ -19,8 +19,8 @@ CATCHES_ALL = {
     "frontends/cni/main.py: run": "the outermost boundary: what nobody foresaw becomes a CNI error",
     "frontends/netavark/main.py: run": "the outermost boundary: Podman can read nothing but an error of the protocol",
     "frontends/oci/main.py: run": "the outermost boundary: a runtime shows people the line that it gets, not a traceback",
-    "kernel/supervise.py: _become_supervisor": "the outermost boundary of a process that nobody waits for: goes to its log",
-    "service/guard.py: _watch": "the outermost boundary of a thread: what nobody foresaw is told, and the watch goes on",
+    "process/supervise.py: _become_supervisor": "the outermost boundary of a process that nobody waits for: goes to its log",
+    "service/reconciler_thread.py: _watch": "the outermost boundary of a thread: it is reported, and the watch continues",
     "testing/processes.py: _answer": "carries whatever it is over to the parent process",
     "testing/processes.py: _pickle_error": "whatever a class raises when it is pickled, there is another way",
 }

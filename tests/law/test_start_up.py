@@ -34,8 +34,7 @@ TOO_DEAR = {
 COMES_WITH = {"signal": {"collections", "enum", "functools"}}
 
 EVERY_CONTAINER = (
-    "errors", "model", "wire", "plan", "store", "kernel", "home", "execution", "observer", "engine", "runtime", "upkeep",
-    "check", "doctor", "interfaces",
+    "errors", "model", "wire", "plan", "store", "kernel", "engine", "process", "maintenance",
 )  # fmt: skip
 PROTOCOLS = ("frontends/cni", "frontends/netavark", "frontends/oci")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vethwork.model import steps as do
 from vethwork.model.address import Address, Interface, Mac, Prefix
 from vethwork.model.ruleset import Span
-from vethwork.model.traffic import CreateIfb, DivertIngress, Rate, ShapeLink
+from vethwork.model.shaping import CreateIfb, DivertIngress, Rate, ShapeLink
 from vethwork.plan.ruleset import TABLES
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from tests.unit.test_docker_documents import CREATE_20, CREATE_28, ENDPOINT, NETWORK
-from vethwork.engine import Engine
+from vethwork.engine.engine import Engine
 from vethwork.frontends.docker.document import Section
 from vethwork.frontends.docker.protocol import METHODS, WITHOUT_DOCUMENT, answer
 

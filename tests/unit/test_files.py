@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from vethwork.errors import RequestError
 from vethwork.kernel import libc
-from vethwork.kernel.enter import parse_sysfs
 from vethwork.model.address import Address
-from vethwork.plan.files import render_hosts, render_resolv
+from vethwork.plan.etc_files import render_hosts, render_resolv
+from vethwork.process.enter import parse_sysfs
 
 LOCALHOST = """\
 127.0.0.1\tlocalhost

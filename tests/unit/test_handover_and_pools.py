@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from tests.unit.test_docker_documents import BLUE, ENDPOINT, endpoint_of
+from vethwork.engine.ipam import Pool, request_gateway
 from vethwork.errors import ConflictError, RequestError
 from vethwork.model.address import Address, Prefix
 from vethwork.model.container import AWAITED, Container, Join
 from vethwork.model.network import Network
-from vethwork.model.snapshot import AttachSeen, ContainerSeen, NetworkSeen
+from vethwork.model.state import AttachSeen, ContainerSeen, NetworkSeen
 from vethwork.model.steps import ChangeElements
 from vethwork.plan.attach import plan_attach, plan_connect
 from vethwork.plan.detach import plan_detach
-from vethwork.plan.handover import plan_hand_over
+from vethwork.plan.external_links import plan_hand_over
 from vethwork.plan.pools import choose_pool
-from vethwork.pools import Pool, request_gateway
 from vethwork.store.database import Store
 from vethwork.store.leases import PROMISED
 from vethwork.store.rows import insert

@@ -15,7 +15,7 @@ from tests.heard import Heard
 from vethwork import __version__
 from vethwork.errors import RequestError
 from vethwork.frontends.oci import main
-from vethwork.frontends.oci.wish import parse_wish
+from vethwork.frontends.oci.request import parse_wish
 from vethwork.model.container import AttachRequest, parse_modes
 from vethwork.model.names import NetnsPath
 

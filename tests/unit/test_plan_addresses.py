@@ -15,7 +15,7 @@ from vethwork.model.address import Address, Interface, Prefix
 from vethwork.model.container import Range
 from vethwork.model.names import IfName, Name
 from vethwork.model.network import Network, Subnet
-from vethwork.plan.addresses import (
+from vethwork.plan.ipam import (
     POOL,
     POOL_LENGTH,
     bounds,

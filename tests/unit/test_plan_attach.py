@@ -28,7 +28,8 @@ from vethwork.model.names import IfName, Name, NetnsPath
 from vethwork.model.network import Network, NetworkRequest, Way
 from vethwork.model.ports import Publish
 from vethwork.model.process import ProcessRow, RunOptions
-from vethwork.model.snapshot import AttachSeen, ContainerSeen, PortSeen
+from vethwork.model.shaping import Bandwidth, Rate
+from vethwork.model.state import AttachSeen, ContainerSeen, PortSeen
 from vethwork.model.steps import (
     AddRoute,
     ChangeElements,
@@ -39,11 +40,10 @@ from vethwork.model.steps import (
     SetLinkUp,
     SetSysctl,
 )
-from vethwork.model.traffic import Bandwidth, Rate
 from vethwork.plan.attach import plan_attach, plan_connect, plan_reattach
 from vethwork.plan.detach import plan_disconnect
-from vethwork.plan.handover import plan_hand_over
-from vethwork.plan.links import bridge_mac
+from vethwork.plan.endpoint import bridge_mac
+from vethwork.plan.external_links import plan_hand_over
 from vethwork.plan.ports import DYNAMIC_FIRST, DYNAMIC_LAST, dynamic_ports, publications_of
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from vethwork.model.address import Interface, Mac, Prefix
 from vethwork.model.container import Endpoint
 from vethwork.model.names import Name
 from vethwork.model.network import Network, NetworkRequest
-from vethwork.model.snapshot import LinkSeen
+from vethwork.model.shaping import Bandwidth, Rate
+from vethwork.model.state import LinkSeen
 from vethwork.model.steps import AddRoute, JoinBridge, SetLink, SetSysctl
-from vethwork.model.traffic import Bandwidth, Rate
-from vethwork.plan.faults import endpoint_faults, network_faults, wanted_sysctls
-from vethwork.plan.links import bridge_mac
+from vethwork.plan.drift import endpoint_faults, network_faults, wanted_sysctls
+from vethwork.plan.endpoint import bridge_mac
 
 DUAL = made(NetworkRequest(Name("dual"), subnets=prefixes("10.6.0.0/24", "fd06::/64")))
 ISOLATED = made(NetworkRequest(Name("alone"), subnets=prefixes("10.7.0.0/24"), isolated=True))

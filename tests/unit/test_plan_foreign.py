@@ -14,8 +14,8 @@ from vethwork.model.names import IfName, Name, NetnsPath
 from vethwork.model.network import NetworkRequest, Way
 from vethwork.model.ports import Publish
 from vethwork.model.ruleset import Element
+from vethwork.model.shaping import Bandwidth, Rate
 from vethwork.model.steps import ChangeElements, SetSysctl
-from vethwork.model.traffic import Bandwidth, Rate
 
 REQUEST = NetworkRequest(
     Name("pods.theirs"), "foreign", device=IfName("theirs"), settled=(), managed=False, transient=True

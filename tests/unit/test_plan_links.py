@@ -13,7 +13,7 @@ from vethwork.model.names import IfName, Name
 from vethwork.model.network import PEERINGS, Network, Way
 from vethwork.model.steps import AddRoute, DeleteRoute
 from vethwork.plan.elements import all_elements, network_elements, peer_elements
-from vethwork.plan.links import check_way, route_steps, routes_of, unroute_steps
+from vethwork.plan.endpoint import check_way, route_steps, routes_of, unroute_steps
 
 NETNS = "/run/x"
 

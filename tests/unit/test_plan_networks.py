@@ -11,9 +11,9 @@ from vethwork.model.container import Endpoint
 from vethwork.model.names import IfName, Name
 from vethwork.model.network import Forwarding, Network, NetworkRequest, Subnet, Way
 from vethwork.model.plan import Plan
-from vethwork.model.snapshot import HostSeen
+from vethwork.model.state import HostSeen
 from vethwork.model.steps import AddAddress, ChangeElements, CreateBridge, DeleteLink, JoinBridge, SetSysctl
-from vethwork.plan.likeness import differences_of
+from vethwork.plan.network_diff import differences_of
 from vethwork.plan.networks import (
     plan_create_network,
     plan_remove_network,

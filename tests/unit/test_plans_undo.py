@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from tests.unit.fake_kernel import DOERS, HOST, Refused
 from tests.unit.world import FOREIGN, UPLINK, World
 from vethwork.errors import ConflictError, RequestError
-from vethwork.kernel import apply as real
+from vethwork.kernel import executor as real
 from vethwork.model.address import Address, Interface, Mac, Prefix
 from vethwork.model.container import Container, Endpoint, Join, Mode, Publication
 from vethwork.model.names import IfName, Name, NetnsPath
 from vethwork.model.network import Network, NetworkRequest, Way
 from vethwork.model.ports import Publish
-from vethwork.model.traffic import Bandwidth, Rate
+from vethwork.model.shaping import Bandwidth, Rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,7 +19,7 @@ from tests.unit.strategies import field_types, model_records, records
 from vethwork.model.address import Address, Interface, Prefix
 from vethwork.model.container import Container
 from vethwork.model.record import Record
-from vethwork.model.text import parse_json, parse_record, spell_json, spell_record
+from vethwork.model.serialize import parse_json, parse_record, spell_json, spell_record
 
 KINDS = model_records()
 
@@ -205,7 +205,7 @@ def test_a_broken_text_is_refused_where_json_was_never_loaded() -> None:
     asks = """if True:
         import sys
         sys.path.insert(0, sys.argv[1])
-        from vethwork.model.text import parse_json
+        from vethwork.model.serialize import parse_json
         assert "json" not in sys.modules and "re" not in sys.modules
         for text in ("[1", "", "{", "[1] 2"):
             try:

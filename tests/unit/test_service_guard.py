@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from vethwork.guard import Guard
-from vethwork.service.guard import _watch
+from vethwork.maintenance.reconciler import Guard
+from vethwork.service.reconciler_thread import _watch
 
 if TYPE_CHECKING:
     from pathlib import Path

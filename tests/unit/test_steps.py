@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from tests.unit.golden import assert_golden
 from tests.unit.strategies import IFNAMES, MACS, PATHS, addresses, interfaces, prefixes
-from vethwork.kernel.apply import DOERS
+from vethwork.kernel.executor import DOERS
 from vethwork.model.address import Address, Interface, Mac, Prefix
 from vethwork.model.plan import Plan, is_worldly
 from vethwork.model.ports import PROTOCOLS
 from vethwork.model.ruleset import Chain, Element, Hook, Match, Rule, Set, Span, Table, Verdict
+from vethwork.model.shaping import CreateIfb, DivertIngress, Rate, ShapeLink
 from vethwork.model.steps import (
     AddAddress,
     AddRoute,
@@ -37,7 +38,6 @@ from vethwork.model.steps import (
     Step,
     UnpinNetns,
 )
-from vethwork.model.traffic import CreateIfb, DivertIngress, Rate, ShapeLink
 
 KINDS = sorted(Step.__subclasses__(), key=lambda kind: kind.__name__)
 PIN, HOST = "/run/vethwork/netns/0123456789ab", ""

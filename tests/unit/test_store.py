@@ -27,7 +27,7 @@ from vethwork.model.network import Forwarding, Network, Subnet
 from vethwork.model.plan import Plan
 from vethwork.model.ports import Publish
 from vethwork.model.process import ProcessRow, RunOptions
-from vethwork.plan.addresses import find_free
+from vethwork.plan.ipam import find_free
 from vethwork.store import database
 from vethwork.store.database import Store
 from vethwork.store.leases import PROMISED

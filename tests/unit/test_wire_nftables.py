@@ -12,12 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vethwork.execution import LANDMARKS
+from vethwork.engine.operation import LANDMARKS
 from vethwork.model.address import BITS, Address, Interface, Mac, Prefix
 from vethwork.model.ruleset import Chain, Element, Hook, Match, Rule, Set, Span, Table, Verdict
 from vethwork.plan.ruleset import BRIDGE, INET, TABLES
 from vethwork.wire.netlink import NLM_F_ACK, attributes, be32, each_attribute, split, string
-from vethwork.wire.nftables import (
+from vethwork.wire.nft.batch import get_landmark, pack_batch, parse_use
+from vethwork.wire.nft.exprs import Compiler, selector
+from vethwork.wire.nft.sets import (
+    change_elements,
+    get_set,
+    layouts_of,
+    list_elements,
+    parse_elements,
+    parse_set,
+)
+from vethwork.wire.nft.tables import (
     adopt_tables,
     count_rules,
     is_removal,
@@ -28,21 +38,11 @@ from vethwork.wire.nftables import (
     remove_tables,
     replace_tables,
 )
-from vethwork.wire.nftbatch import get_landmark, pack_batch, parse_use
-from vethwork.wire.nftdata import concat_names, pack_verdict, unpack_verdict
-from vethwork.wire.nftexpr import Compiler, selector
-from vethwork.wire.nftsets import (
-    change_elements,
-    get_set,
-    layouts_of,
-    list_elements,
-    parse_elements,
-    parse_set,
-)
+from vethwork.wire.nft.types import concat_names, pack_verdict, unpack_verdict
 
 if TYPE_CHECKING:
     from vethwork.model.ruleset import Atom
-    from vethwork.wire.nftsets import Request
+    from vethwork.wire.nft.sets import Request
 
 LAYOUTS = layouts_of(TABLES)
 NAMES = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789_.-", min_size=1, max_size=15)

@@ -14,11 +14,11 @@ from vethwork.model.container import AttachRequest, Container, Endpoint, Join, P
 from vethwork.model.names import Name
 from vethwork.model.network import Forwarding, Network, NetworkRequest
 from vethwork.model.ports import Publish
-from vethwork.model.snapshot import AttachSeen, ContainerSeen, HostSeen, NetworkSeen, PortSeen
-from vethwork.plan.addresses import find_free
+from vethwork.model.state import AttachSeen, ContainerSeen, HostSeen, NetworkSeen, PortSeen
 from vethwork.plan.attach import plan_attach, plan_connect, plan_publish
 from vethwork.plan.detach import plan_detach, plan_disconnect, plan_unpublish
 from vethwork.plan.elements import all_elements
+from vethwork.plan.ipam import find_free
 from vethwork.plan.networks import plan_create_network, plan_remove_network
 from vethwork.plan.ports import dynamic_ports
 

@@ -30,7 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from vethwork.kernel.socket import NetlinkSocket
+    from vethwork.kernel.netlink import NetlinkSocket
     from vethwork.model.address import Address
     from vethwork.wire.conntrack import Flow
     from vethwork.wire.netlink import Message

@@ -15,9 +15,9 @@ from errno import EAGAIN, ENOBUFS
 from time import sleep
 
 from vethwork.errors import KernelRefused
-from vethwork.kernel.socket import AF_NETLINK, NETLINK_NETFILTER, NETLINK_ROUTE, SO_RCVBUFFORCE
+from vethwork.kernel.netlink import AF_NETLINK, NETLINK_NETFILTER, NETLINK_ROUTE, SO_RCVBUFFORCE
 from vethwork.wire.netlink import split
-from vethwork.wire.nftables import is_removal
+from vethwork.wire.nft.tables import is_removal
 from vethwork.wire.rtnetlink import parse_change
 
 # enum rtnetlink_groups of include/uapi/linux/rtnetlink.h: LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE

@@ -13,7 +13,7 @@ from vethwork.model.network import DEFAULT_NETWORK, Way
 from vethwork.model.ports import Publish
 from vethwork.model.process import ProcessRow
 from vethwork.model.record import Record
-from vethwork.model.traffic import Bandwidth
+from vethwork.model.shaping import Bandwidth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

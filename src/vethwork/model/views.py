@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from vethwork.model.container import Endpoint, Publication
 from vethwork.model.network import Network
-from vethwork.model.snapshot import ContainerSeen
+from vethwork.model.state import ContainerSeen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,11 +14,10 @@ from vethwork.model.container import AttachRequest, Container, Endpoint, Join, P
 from vethwork.model.names import IfName
 from vethwork.model.network import Network
 from vethwork.model.plan import Plan
-from vethwork.model.snapshot import AttachSeen, ContainerSeen, NetworkSeen
+from vethwork.model.state import AttachSeen, ContainerSeen, NetworkSeen
 from vethwork.model.steps import ChangeElements
-from vethwork.plan.addresses import check_static
 from vethwork.plan.elements import endpoint_elements
-from vethwork.plan.links import (
+from vethwork.plan.endpoint import (
     bridge_mac,
     bridge_steps,
     check_ends,
@@ -28,6 +27,7 @@ from vethwork.plan.links import (
     routes_of,
     unlink_steps,
 )
+from vethwork.plan.ipam import check_static
 from vethwork.plan.modes import check_mode, container_of, enclose
 from vethwork.plan.ports import forget_stale, open_steps, port_elements, publications_of
 
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from vethwork.model.plan import Row
     from vethwork.model.ports import Publish
     from vethwork.model.ruleset import Element
-    from vethwork.model.snapshot import PortSeen
+    from vethwork.model.shaping import Bandwidth
+    from vethwork.model.state import PortSeen
     from vethwork.model.steps import Step
-    from vethwork.model.traffic import Bandwidth
 
 
 def plan_attach(request: AttachRequest, seen: AttachSeen) -> Plan:

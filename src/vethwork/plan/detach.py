@@ -9,10 +9,10 @@ from __future__ import annotations
 from vethwork.errors import ConflictError, NotFound
 from vethwork.model.container import Endpoint, Publication
 from vethwork.model.plan import Plan
-from vethwork.model.snapshot import ContainerSeen, NetworkSeen
+from vethwork.model.state import ContainerSeen, NetworkSeen
 from vethwork.model.steps import ChangeElements, UnpinNetns
 from vethwork.plan.elements import endpoint_elements
-from vethwork.plan.links import unlink_steps, unroute_steps
+from vethwork.plan.endpoint import unlink_steps, unroute_steps
 from vethwork.plan.ports import close_steps, forget, port_elements
 
 TYPE_CHECKING = False

@@ -17,7 +17,7 @@ from vethwork.model.steps import PinNetns, SetLinkUp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from vethwork.model.snapshot import AttachSeen
+    from vethwork.model.state import AttachSeen
     from vethwork.model.steps import Step
 
 

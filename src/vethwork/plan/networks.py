@@ -19,7 +19,7 @@ from vethwork.model.network import (
     Subnet,
 )
 from vethwork.model.plan import Plan
-from vethwork.model.snapshot import HostSeen
+from vethwork.model.state import HostSeen
 from vethwork.model.steps import (
     AddAddress,
     ChangeElements,
@@ -29,9 +29,9 @@ from vethwork.model.steps import (
     SetLinkUp,
     SetSysctl,
 )
-from vethwork.plan.addresses import POOL_LENGTH, find_subnet, local_prefix, usable
 from vethwork.plan.elements import forwarding_elements, network_elements, peer_elements
-from vethwork.plan.links import bridge_mac, check_way
+from vethwork.plan.endpoint import bridge_mac, check_way
+from vethwork.plan.ipam import POOL_LENGTH, find_subnet, local_prefix, usable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

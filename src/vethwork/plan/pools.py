@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from vethwork.errors import ConflictError, RequestError
 from vethwork.model.address import BITS, Prefix
-from vethwork.plan.addresses import POOL_LENGTH, find_subnet, local_prefix
+from vethwork.plan.ipam import POOL_LENGTH, find_subnet, local_prefix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from vethwork.model.network import Network
     from vethwork.model.ruleset import Element
-    from vethwork.model.snapshot import PortSeen
+    from vethwork.model.state import PortSeen
     from vethwork.model.steps import Step
 
 DYNAMIC_FIRST, DYNAMIC_LAST = 49152, 65535

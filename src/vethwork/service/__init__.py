@@ -1,16 +1,16 @@
 """The resident service, ``vethwork serve``: what must answer at any time, in one process.
 
-    sockets      Unix sockets that only root may speak to: bound, inherited from nobody, taken away at the end
-    peers        who is at the other end, and whether we may work in his stead
-    descriptors  what a process finds open when it starts, and should not keep
-    web          HTTP over sockets (waitress)
-    engines      engines that stay open, one for each thread of work
-    calls        the calls of runtimes that ``launch`` hands over, as a WSGI application
-    plugin       Docker's plugin protocol as a WSGI application
-    guard        the guard's threads (``vethwork.guard``), and the socket for whoever must change the ruleset that it owns
-    counters     what is counted
-    notify       what systemd is told
-    main         puts them together, from the first socket to the last
+    sockets            Unix sockets that only root may use: bound at start, removed at the end
+    peers              the process at the other end of a socket, and whether the service may work for it
+    inherited_fds      descriptors that are open when the process starts
+    http               HTTP over sockets (waitress)
+    engine_pool        engines that stay open, one for each thread of work
+    calls              the calls of runtimes that the launcher hands over, as a WSGI application
+    docker_plugin      Docker's plugin protocol as a WSGI application
+    reconciler_thread  the threads of the reconciler, and the socket at which other processes change the owned ruleset
+    counters           what the service counts
+    sd_notify          messages to systemd
+    main               starts and stops all of these
 
-Rules: everything works without it, only slower. It holds no state: what it does is on record when it is answered.
+Rules: everything works without the service, only slower. It holds no state: a call is on record when it is answered.
 """

@@ -15,11 +15,11 @@ from io import BytesIO, TextIOWrapper
 from time import perf_counter
 
 from vethwork import __version__
+from vethwork.engine.networks import DEFAULT_ROOT, DEFAULT_RUN
 from vethwork.frontends.cni import main as cni
 from vethwork.frontends.netavark import main as netavark
 from vethwork.frontends.netavark.arguments import UsageError, parse_arguments
 from vethwork.frontends.oci import main as oci
-from vethwork.networks import DEFAULT_ROOT, DEFAULT_RUN
 from vethwork.service.peers import Place
 
 TYPE_CHECKING = False
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, BinaryIO, TextIO
 
-    from vethwork.engine import Engines as Opens
+    from vethwork.engine.engine import Engines as Opens
     from vethwork.service.counters import Counters
-    from vethwork.service.engines import Engines
+    from vethwork.service.engine_pool import Engines
 
     Tool = Callable[[list[str], Mapping[str, str], BinaryIO, TextIO, TextIO, Opens], int]
 

@@ -10,18 +10,18 @@ import os
 import signal
 from contextlib import ExitStack
 
-from vethwork.engine import Engine
-from vethwork.reaper import Reaper
+from vethwork.engine.engine import Engine
+from vethwork.engine.reaper import Reaper
 from vethwork.service.calls import Calls
 from vethwork.service.counters import Counters
-from vethwork.service.descriptors import close_inherited
-from vethwork.service.engines import Engines
-from vethwork.service.guard import guarding
+from vethwork.service.docker_plugin import Plugin
+from vethwork.service.engine_pool import Engines
+from vethwork.service.http import Web
+from vethwork.service.inherited_fds import close_inherited
 from vethwork.service.metrics import PATH, Metrics
-from vethwork.service.notify import tell
-from vethwork.service.plugin import Plugin
+from vethwork.service.reconciler_thread import guarding
+from vethwork.service.sd_notify import tell
 from vethwork.service.sockets import listening, listening_tcp
-from vethwork.service.web import Web
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vethwork import __version__
+from vethwork.maintenance.port_counters import port_tallies
 from vethwork.service.counters import BOUNDS
-from vethwork.tallies import port_tallies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
     from prometheus_client.registry import CollectorRegistry
 
-    from vethwork.engine import Engine
-    from vethwork.model.snapshot import Carried
+    from vethwork.engine.engine import Engine
+    from vethwork.model.state import Carried
     from vethwork.service.counters import Counters
-    from vethwork.service.engines import Engines
+    from vethwork.service.engine_pool import Engines
 
 PATH = "/metrics"
 STATUSES = {200: "200 OK", 404: "404 Not Found", 405: "405 Method Not Allowed", 501: "501 Not Implemented"}

@@ -25,8 +25,8 @@ from vethwork.model.network import Forwarding, Network
 from vethwork.model.plan import Plan
 from vethwork.model.ports import Publish
 from vethwork.model.process import ProcessRow
-from vethwork.model.text import parse_record, spell_record
-from vethwork.store.damage import WAIT_SECONDS, explain, identity_of, is_damage, keep_aside
+from vethwork.model.serialize import parse_record, spell_record
+from vethwork.store.corruption import WAIT_SECONDS, explain, identity_of, is_damage, keep_aside
 from vethwork.store.leases import Leases
 from vethwork.store.rows import delete, insert
 from vethwork.store.schema import VERSION, ensure_file, is_missing, write_schema

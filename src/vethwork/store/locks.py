@@ -15,7 +15,7 @@ import os
 from struct import pack
 from zlib import crc32
 
-from vethwork.store.damage import explain
+from vethwork.store.corruption import explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

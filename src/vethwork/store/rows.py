@@ -9,7 +9,7 @@ from vethwork.errors import ConflictError
 from vethwork.model.container import Container, Endpoint, Publication
 from vethwork.model.network import Network
 from vethwork.model.process import ProcessRow
-from vethwork.model.text import spell_record
+from vethwork.model.serialize import spell_record
 from vethwork.store.sqlite import sqlite3
 
 TYPE_CHECKING = False

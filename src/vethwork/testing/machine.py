@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from vethwork.kernel import libc, sysctl
-from vethwork.kernel.links import RouteDoor
 from vethwork.kernel.netns import inside, open_netns
+from vethwork.kernel.rtnl import RouteDoor
 from vethwork.model.address import Address, Interface, Prefix
 from vethwork.model.steps import AddAddress, AddRoute
 from vethwork.testing.echo import ping

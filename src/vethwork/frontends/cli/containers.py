@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vethwork import runtime
-from vethwork.engine import Engine
+from vethwork.engine.engine import Engine
+from vethwork.engine.networks import new_id
+from vethwork.engine.reaper import reaping
 from vethwork.errors import NotFound, RequestError
 from vethwork.frontends.cli import options, show
 from vethwork.model.container import AttachRequest, parse_modes
 from vethwork.model.names import HostName, Name, NetnsPath
 from vethwork.model.process import RunOptions
 from vethwork.model.views import container_view, port_view
-from vethwork.networks import new_id
-from vethwork.reaper import reaping
+from vethwork.process import lifecycle
 
 if TYPE_CHECKING:
     from vethwork.model.address import Address, Mac
@@ -41,7 +41,7 @@ def _address_first(
 
 def _view(engine: Engine, name: str) -> View:
     seen = engine.inspect(name)
-    return container_view(seen, runtime.process_view(engine, seen.container.name, seen.container.netns))
+    return container_view(seen, lifecycle.process_view(engine, seen.container.name, seen.container.netns))
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
@@ -93,7 +93,7 @@ def run(
     with options.open_engine(dry) as engine:
         wish = RunOptions(
             command=command,
-            directory=runtime.directory_of(engine, container_id),
+            directory=lifecycle.directory_of(engine, container_id),
             hostname=hostname or own_name,
             hosts=hosts,
             dns=dns,
@@ -101,10 +101,10 @@ def run(
             remove=remove,
         )
         if not dry:
-            runtime.sweep(engine)
-        runtime.create(engine, request, wish)
+            lifecycle.sweep(engine)
+        lifecycle.create(engine, request, wish)
         if dry:
-            print(runtime.describe_start(engine, name))
+            print(lifecycle.describe_start(engine, name))
             return 0
         status = _start(engine, name, remove)
     if detached:
@@ -115,11 +115,11 @@ def run(
 def _start(engine: Engine, name: Name, remove: bool) -> int:
     root, run_dir = engine.root, engine.run
     try:
-        return runtime.start(engine, name)
+        return lifecycle.start(engine, name)
     except BaseException:
         if remove:
             with Engine(root, run_dir) as again:
-                runtime.discard(again, name)
+                lifecycle.discard(again, name)
         raise
 
 
@@ -183,7 +183,7 @@ def detach(names: tuple[Name, ...], dry: bool) -> None:
 def ps(as_json: bool) -> None:
     """List containers."""
     with options.open_engine() as engine:
-        runtime.sweep(engine)
+        lifecycle.sweep(engine)
         views = [_view(engine, container.name) for container in engine.containers()]
     if as_json:
         show.document(views)
@@ -253,7 +253,7 @@ def port(name: Name, as_json: bool) -> None:
 def logs(name: Name) -> None:
     """Print what a detached container said."""
     with options.open_engine() as engine:
-        path = runtime.log_of(engine, engine.inspect(name).container.id)
+        path = lifecycle.log_of(engine, engine.inspect(name).container.id)
     if not os.path.exists(path):
         raise NotFound(f"logs of {name}: there are none", hint="only what ran with -d is logged")
     with open(path, "rb") as file:
@@ -267,7 +267,7 @@ def logs(name: Name) -> None:
 def execute(name: Name, command: tuple[str, ...]) -> int:
     """Run one more command in a container: vethwork exec NAME -- COMMAND [ARG]..."""
     with options.open_engine() as engine:
-        return runtime.execute_in(engine, name, command)
+        return lifecycle.execute_in(engine, name, command)
 
 
 @click.command()
@@ -277,8 +277,8 @@ def start(name: Name, dry: bool) -> int:
     """Run a container's command again, with the same network; in the background if it was run with -d."""
     with options.open_engine(dry) as engine:
         if not dry:
-            return runtime.start(engine, name)
-        print(runtime.describe_start(engine, name))
+            return lifecycle.start(engine, name)
+        print(lifecycle.describe_start(engine, name))
         return 0
 
 
@@ -289,7 +289,7 @@ def start(name: Name, dry: bool) -> int:
     "--time",
     "grace",
     type=click.FloatRange(min=0),
-    default=runtime.GRACE_SECONDS,
+    default=lifecycle.GRACE_SECONDS,
     show_default=True,
     help="Seconds from SIGTERM to SIGKILL.",
 )
@@ -299,9 +299,9 @@ def stop(names: tuple[Name, ...], grace: float, dry: bool) -> None:
     with options.open_engine(dry) as engine:
         for name in names:
             if dry:
-                print(runtime.describe_end(engine, name, grace))
+                print(lifecycle.describe_end(engine, name, grace))
                 continue
-            runtime.end(engine, name, grace)
+            lifecycle.end(engine, name, grace)
             print(name)
 
 
@@ -315,7 +315,7 @@ def rm(names: tuple[Name, ...], force: bool, dry: bool) -> None:
         for name in names:
             if dry:
                 engine.detach(name)
-            elif runtime.remove(engine, name, force=force):
+            elif lifecycle.remove(engine, name, force=force):
                 print(name)
 
 

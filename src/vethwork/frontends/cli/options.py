@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vethwork.engine import Engine
+from vethwork.engine.engine import Engine
 from vethwork.errors import RequestError
 from vethwork.frontends.cli import show
 from vethwork.model.address import Address, Mac, Prefix

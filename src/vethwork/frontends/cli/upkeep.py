@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from vethwork import __version__, upkeep
-from vethwork.doctor import PROBLEM, examine
+from vethwork import __version__
 from vethwork.frontends.cli import options, show
 from vethwork.frontends.cli.demo import demo
+from vethwork.maintenance import gc as collector
+from vethwork.maintenance.doctor import PROBLEM, examine
 
 
 @click.command()
@@ -34,7 +35,7 @@ def _report(lines: tuple[str, ...], nothing: str, *, dry: bool, as_json: bool) -
 def gc(dry: bool, as_json: bool) -> None:
     """Remove what is left of containers that are gone, and what no record knows."""
     with options.open_engine(dry) as engine:
-        _report(upkeep.collect_garbage(engine), "nothing to remove", dry=dry, as_json=as_json)
+        _report(collector.collect_garbage(engine), "nothing to remove", dry=dry, as_json=as_json)
 
 
 @click.command()
@@ -43,7 +44,7 @@ def gc(dry: bool, as_json: bool) -> None:
 def restore(dry: bool, as_json: bool) -> None:
     """Bring back what is on record: bridges, links and the whole ruleset; after a reboot, or a flush by somebody."""
     with options.open_engine(dry) as engine:
-        _report(upkeep.restore(engine), "everything is in place", dry=dry, as_json=as_json)
+        _report(collector.restore(engine), "everything is in place", dry=dry, as_json=as_json)
 
 
 @click.command()

@@ -21,7 +21,7 @@ from vethwork.frontends.cni.interface import (
 )
 from vethwork.frontends.cni.network import OWNER, parse_name
 from vethwork.frontends.cni.result import parse_previous
-from vethwork.frontends.document import parse_at
+from vethwork.frontends.json_document import parse_at
 from vethwork.model.address import Interface, Mac
 from vethwork.model.container import Join
 from vethwork.model.names import IfName, Name
@@ -30,7 +30,7 @@ from vethwork.model.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from vethwork.engine import Engine
+    from vethwork.engine.engine import Engine
     from vethwork.frontends.cni.document import Section
     from vethwork.frontends.cni.protocol import Call
     from vethwork.frontends.cni.result import Previous

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vethwork.errors import RequestError
-from vethwork.frontends import document
+from vethwork.frontends import json_document
 
 # SPEC 1.1, section "Error": codes that a plugin may answer.
 VERSION, UNSUPPORTED, UNKNOWN, ENVIRONMENT, DECODE, CONFIG, TRY_AGAIN, NOT_AVAILABLE = (
@@ -26,7 +26,7 @@ class CniError(RequestError):
         self.cni_code = code
 
 
-class Section(document.Section):
+class Section(json_document.Section):
     """An object of a configuration. A list of attachments of a full host has less than one million bytes."""
 
     whole = "the network configuration"

@@ -9,13 +9,13 @@ from __future__ import annotations
 from vethwork.errors import RequestError
 from vethwork.frontends.cni.document import CONFIG, UNSUPPORTED, CniError
 from vethwork.frontends.cni.network import parse_name, parse_subnets
-from vethwork.frontends.document import parse_at
+from vethwork.frontends.json_document import parse_at
 from vethwork.model.address import Address, Interface, Mac, Prefix
 from vethwork.model.container import Join
 from vethwork.model.network import Way
 from vethwork.model.ports import Publish, merged
 from vethwork.model.record import Record
-from vethwork.model.traffic import Bandwidth, Rate
+from vethwork.model.shaping import Bandwidth, Rate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,19 +9,19 @@ from __future__ import annotations
 import os
 import sys
 
-from vethwork.engine import Engine
+from vethwork.engine.engine import Engine
 from vethwork.errors import VethworkError
 from vethwork.frontends.cni import protocol
 from vethwork.frontends.cni.document import Section
 from vethwork.frontends.cni.verbs import VERBS
-from vethwork.model.text import spell_json
+from vethwork.model.serialize import spell_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, BinaryIO, TextIO
 
-    from vethwork.engine import Engines
+    from vethwork.engine.engine import Engines
 
 
 def main(stdin: BinaryIO | None = None) -> None:

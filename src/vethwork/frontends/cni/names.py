@@ -13,17 +13,17 @@ from __future__ import annotations
 import os
 
 from vethwork.frontends.cni.document import CONFIG, CniError
-from vethwork.frontends.document import parse_at
+from vethwork.frontends.json_document import parse_at
 from vethwork.model.names import Name
 from vethwork.model.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from vethwork.engine import Engine
+    from vethwork.engine.engine import Engine
+    from vethwork.frontends.aardvark import NameServer
     from vethwork.frontends.cni.document import Section
     from vethwork.frontends.cni.interface import Dns
     from vethwork.frontends.cni.protocol import Call
-    from vethwork.frontends.nameserver import NameServer
     from vethwork.model.container import Endpoint
     from vethwork.model.network import Network
 
@@ -61,7 +61,7 @@ def parse_known(call: Call, document: Section) -> Known | None:
 
 def announce(engine: Engine, known: Known, endpoint: Endpoint, network: Network, dns: Dns) -> None:
     """Tell the name server of a container. Raises StateError."""
-    from vethwork.frontends.nameserver import Host, Zone
+    from vethwork.frontends.aardvark import Host, Zone
 
     servers = () if known.own else dns.nameservers
     addresses = tuple([str(interface.address) for interface in endpoint.addresses])
@@ -110,7 +110,7 @@ def _binary() -> str:
 
 
 def _server(engine: Engine) -> NameServer:
-    from vethwork.frontends.nameserver import NameServer
+    from vethwork.frontends.aardvark import NameServer
 
     # A call's own environment holds nothing that a name server wants.
     return NameServer(_directory(engine), _binary(), 0, os.environ, rootless=False, warn=lambda _: None)

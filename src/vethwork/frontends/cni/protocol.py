@@ -16,7 +16,7 @@ from __future__ import annotations
 from vethwork import __version__
 from vethwork.errors import RequestError
 from vethwork.frontends.cni.document import ENVIRONMENT, VERSION, CniError
-from vethwork.frontends.document import parse_at
+from vethwork.frontends.json_document import parse_at
 from vethwork.model.names import IfName, Name, NetnsPath
 from vethwork.model.record import Record
 

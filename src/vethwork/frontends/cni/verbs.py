@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import os
 
+from vethwork.engine.interfaces import add_interface, host_macs, remove_interface, routes_by
+from vethwork.engine.networks import new_id
 from vethwork.errors import KernelRefused, NotFound, StateError, VethworkError
 from vethwork.frontends.cni import chain, names
 from vethwork.frontends.cni.document import NOT_AVAILABLE, TRY_AGAIN, UNKNOWN, CniError
 from vethwork.frontends.cni.interface import parse_dns, parse_join, parse_publishes, settle_routes
 from vethwork.frontends.cni.network import OWNER, parse_name, parse_network
 from vethwork.frontends.cni.result import Added, joined_document, parse_previous, result_document
-from vethwork.interfaces import add_interface, host_macs, remove_interface, routes_by
 from vethwork.model.container import AttachRequest, Mode
-from vethwork.networks import new_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from vethwork.check import InterfaceSeen
-    from vethwork.engine import Engine, Engines
+    from vethwork.engine.engine import Engine, Engines
     from vethwork.frontends.cni.document import Section
     from vethwork.frontends.cni.protocol import Call
+    from vethwork.maintenance.check import InterfaceSeen
     from vethwork.model.container import Endpoint, Join
     from vethwork.model.network import Network, NetworkRequest
     from vethwork.model.ports import Publish
@@ -132,7 +132,7 @@ def delete(engines: Engines, call: Call, document: Section, version: str) -> Ans
 
 def verify(engines: Engines, call: Call, document: Section, version: str) -> Answer:
     """CHECK: compare the records, the previous result and the kernel. Raises CniError (100) with every difference."""
-    from vethwork.check import check, observe_interface
+    from vethwork.maintenance.check import check, observe_interface
 
     with engines() as engine:
         name = chain.network_on_record(engine, call, parse_name(document))
@@ -171,7 +171,7 @@ def _differences(result: Section, ifname: str, have: InterfaceSeen) -> list[str]
 
 def collect(engines: Engines, call: Call, document: Section, version: str) -> Answer:
     """GC: take off the network what the runtime does not list. Raises Incomplete."""
-    from vethwork.upkeep import collect_unlisted  # which loads what starts and stops processes
+    from vethwork.maintenance.gc import collect_unlisted  # which loads what starts and stops processes
 
     keys = ("cni.dev/valid-attachments", "cni.dev/attachments")
     listed = [section for key in keys for section in document.sections(key)]
@@ -185,7 +185,7 @@ def collect(engines: Engines, call: Call, document: Section, version: str) -> An
 
 def status(engines: Engines, call: Call, document: Section, version: str) -> Answer:
     """STATUS: whether an ADD could succeed now. Raises CniError (50)."""
-    from vethwork.check import check_host
+    from vethwork.maintenance.check import check_host
 
     if os.geteuid() != 0:
         raise CniError(NOT_AVAILABLE, "STATUS: this process is not root")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hashlib import sha256
 
 from vethwork.errors import RequestError
-from vethwork.frontends import document
-from vethwork.frontends.document import parse_at
+from vethwork.frontends import json_document
+from vethwork.frontends.json_document import parse_at
 from vethwork.model.names import Name
 
 WORDS = {
@@ -19,7 +19,7 @@ class Malformed(RequestError):
     """A request that is no document of the protocol."""
 
 
-class Section(document.Section):
+class Section(json_document.Section):
     """An object of a request. One with all 65535 ports published has 5 million bytes, and nobody sends that."""
 
     whole = "the request"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vethwork.errors import RequestError
 from vethwork.frontends.docker.document import Section, engine_id, parse_id
 from vethwork.frontends.docker.network import OWNER, parse_host
-from vethwork.frontends.document import parse_at
+from vethwork.frontends.json_document import parse_at
 from vethwork.model.address import Address, Mac
 from vethwork.model.container import AttachRequest, Join, Mode
 from vethwork.model.ports import PROTOCOLS, Publish, merged

@@ -7,14 +7,14 @@ A pool's id says all that is to be known of it, so it is good after any restart.
 
 from __future__ import annotations
 
-from vethwork import pools
+from vethwork.engine import ipam
 from vethwork.errors import RequestError
-from vethwork.frontends.document import parse_at
+from vethwork.frontends.json_document import parse_at
 from vethwork.model.address import Address, Prefix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from vethwork.engine import Engine
+    from vethwork.engine.engine import Engine
     from vethwork.frontends.docker.document import Section
     from vethwork.frontends.docker.network_driver import Answer
 
@@ -36,13 +36,13 @@ def request_pool(engine: Engine, document: Section) -> Answer:
     """RequestPool. Docker says which IP version it wants; a pool that it names says so itself."""
     wanted, part = document.parsed("Pool", Prefix.parse), document.parsed("SubPool", Prefix.parse)
     version = 6 if document.flag("V6") else 4
-    found = pools.request_pool(engine, wanted, part, wanted.version if wanted is not None else version)
+    found = ipam.request_pool(engine, wanted, part, wanted.version if wanted is not None else version)
     return {"PoolID": str(found), "Pool": str(found.prefix), "Data": {}}
 
 
 def release_pool(engine: Engine, document: Section) -> Answer:
     """ReleasePool."""
-    pools.release_pool(engine, _pool(document))
+    ipam.release_pool(engine, _pool(document))
     return {}
 
 
@@ -50,9 +50,9 @@ def request_address(engine: Engine, document: Section) -> Answer:
     """RequestAddress: a container's, or a gateway's."""
     pool, wanted = _pool(document), document.parsed("Address", Address.parse)
     if document.section("Options").text(ADDRESS_TYPE) == GATEWAY:
-        found = pools.request_gateway(pool, wanted)
+        found = ipam.request_gateway(pool, wanted)
     else:
-        found = pools.request_address(engine, pool, wanted)
+        found = ipam.request_address(engine, pool, wanted)
     return {"Address": str(found), "Data": {}}
 
 
@@ -61,9 +61,9 @@ def release_address(engine: Engine, document: Section) -> Answer:
     address = document.parsed("Address", Address.parse)
     if address is None:
         raise RequestError("Address: is missing")
-    pools.release_address(engine, _pool(document), address)
+    ipam.release_address(engine, _pool(document), address)
     return {}
 
 
-def _pool(document: Section) -> pools.Pool:
-    return parse_at(document.place("PoolID"), document.text("PoolID"), pools.Pool.parse)
+def _pool(document: Section) -> ipam.Pool:
+    return parse_at(document.place("PoolID"), document.text("PoolID"), ipam.Pool.parse)

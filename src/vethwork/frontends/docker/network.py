@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from vethwork.errors import RequestError
 from vethwork.frontends.docker.document import Section, engine_id, parse_id
-from vethwork.frontends.document import parse_at
+from vethwork.frontends.json_document import parse_at
 from vethwork.model.address import Address, Interface, Prefix
 from vethwork.model.names import IfName, Name
 from vethwork.model.network import NetworkRequest

@@ -9,24 +9,24 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from vethwork.engine.external_links import hand_over, is_awaited
 from vethwork.errors import ConflictError, NotFound, VethworkError
 from vethwork.frontends.docker.document import engine_id, parse_id
 from vethwork.frontends.docker.endpoint import parse_endpoint, parse_ports
 from vethwork.frontends.docker.network import OWNER, parse_network, parse_options
-from vethwork.handover import hand_over, is_awaited
 from vethwork.model.names import NetnsPath
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from vethwork.engine import Engine
+    from vethwork.engine.engine import Engine
     from vethwork.frontends.docker.document import Section
     from vethwork.frontends.docker.endpoint import Choice
     from vethwork.model.container import Endpoint, Publication
     from vethwork.model.network import Network
     from vethwork.model.ports import Publish
-    from vethwork.model.snapshot import ContainerSeen
+    from vethwork.model.state import ContainerSeen
 
     Answer = dict[str, Any]
 

@@ -10,18 +10,18 @@ from __future__ import annotations
 import os
 import sys
 
-from vethwork.engine import Engine
+from vethwork.engine.engine import Engine
+from vethwork.engine.external_links import collect_dead
 from vethwork.errors import VethworkError
 from vethwork.frontends.docker import ipam_driver, network_driver
 from vethwork.frontends.docker.document import Malformed, Section
 from vethwork.frontends.docker.network import OWNER
-from vethwork.handover import collect_dead
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vethwork.engine import Engines
+    from vethwork.engine.engine import Engines
     from vethwork.frontends.docker.network_driver import Answer
 
 CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"

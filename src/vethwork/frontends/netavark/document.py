@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vethwork.errors import RequestError
-from vethwork.frontends.document import Section
+from vethwork.frontends.json_document import Section
 
 
 class Fields(Section):

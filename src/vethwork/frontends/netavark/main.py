@@ -12,7 +12,7 @@ import sys
 from _signal import SIG_IGN, SIGINT, SIGTERM, signal  # type: ignore[import-not-found]  # `signal` loads `enum`
 
 from vethwork import __version__
-from vethwork.engine import Engine
+from vethwork.engine.engine import Engine
 from vethwork.errors import RequestError, VethworkError
 from vethwork.frontends.netavark import verbs
 from vethwork.frontends.netavark.arguments import USAGE, UsageError, parse_arguments, parse_dns_port
@@ -20,7 +20,7 @@ from vethwork.frontends.netavark.document import Fields
 from vethwork.frontends.netavark.translate import parse_setup
 from vethwork.model.address import Address
 from vethwork.model.names import NetnsPath
-from vethwork.model.text import spell_json
+from vethwork.model.serialize import spell_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import BinaryIO, TextIO
 
-    from vethwork.engine import Engines
-    from vethwork.frontends.nameserver import NameServer
+    from vethwork.engine.engine import Engines
+    from vethwork.frontends.aardvark import NameServer
     from vethwork.frontends.netavark.arguments import Arguments
 
 LONGEST = 8000
@@ -114,7 +114,7 @@ class Call:
         return serve[self._arguments.command]()
 
     def _server(self) -> NameServer:
-        from vethwork.frontends.nameserver import NameServer  # not every network has names
+        from vethwork.frontends.aardvark import NameServer  # not every network has names
 
         said = self._arguments
         return NameServer(

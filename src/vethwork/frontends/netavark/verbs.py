@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from vethwork.engine import Engine
-    from vethwork.frontends.nameserver import Host, NameServer, Zone
+    from vethwork.engine.engine import Engine
+    from vethwork.frontends.aardvark import Host, NameServer, Zone
     from vethwork.frontends.netavark.document import Fields
     from vethwork.frontends.netavark.translate import Document, Wanted
     from vethwork.model.container import Endpoint, Join
     from vethwork.model.names import NetnsPath
     from vethwork.model.network import Network, NetworkRequest
     from vethwork.model.ports import Publish
-    from vethwork.model.snapshot import ContainerSeen
+    from vethwork.model.state import ContainerSeen
 
     Warn = Callable[[str], None]
 
@@ -191,7 +191,7 @@ def _zones(
     engine: Engine, asked: Document, endpoints: dict[str, Endpoint], make: Callable[[], NameServer]
 ) -> tuple[tuple[Zone, Host], ...]:
     """What the name server is told; its failure undoes what was joined."""
-    from vethwork.frontends.nameserver import Zone
+    from vethwork.frontends.aardvark import Zone
 
     server = make()
     zones = []
@@ -223,7 +223,7 @@ def _answer(
 
 
 def _host(asked: Document, wanted: Wanted, endpoint: Endpoint) -> Host:
-    from vethwork.frontends.nameserver import Host
+    from vethwork.frontends.aardvark import Host
 
     names = (asked.container_name, *wanted.aliases)
     addresses = tuple([str(interface.address) for interface in endpoint.addresses])
@@ -295,7 +295,7 @@ def _publish_again(engine: Engine, have: ContainerSeen, rest: list[Endpoint], do
 
 def reload_firewall(engine: Engine) -> None:
     """Bring back what somebody flushed. Raises VethworkError."""
-    from vethwork.upkeep import restore  # seldom needed
+    from vethwork.maintenance.gc import restore  # seldom needed
 
     restore(engine)
 

@@ -16,7 +16,7 @@ import os
 import sys
 
 from vethwork import __version__
-from vethwork.engine import Engine
+from vethwork.engine.engine import Engine
 from vethwork.errors import RequestError, VethworkError
 from vethwork.frontends.oci.state import LARGEST, VERB_OF, State
 from vethwork.frontends.oci.verbs import VERBS
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import BinaryIO, TextIO
 
-    from vethwork.engine import Engines
+    from vethwork.engine.engine import Engines
 
 USAGE = """\
 Usage: vethwork-oci [attach|detach] < STATE

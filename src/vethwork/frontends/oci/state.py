@@ -11,7 +11,7 @@ Rules: a value of the wrong type is an error that names its key. A key that nobo
 from __future__ import annotations
 
 from vethwork.errors import RequestError
-from vethwork.model.text import parse_json
+from vethwork.model.serialize import parse_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

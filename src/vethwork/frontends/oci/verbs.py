@@ -14,17 +14,17 @@ from __future__ import annotations
 import os
 import select
 
-from vethwork.check import observe_interface
+from vethwork.engine.networks import new_id
 from vethwork.errors import BadNamespace, ConflictError, NotFound, RequestError
-from vethwork.frontends.oci.wish import OWNER, parse_wish
+from vethwork.frontends.oci.request import OWNER, parse_wish
+from vethwork.maintenance.check import observe_interface
 from vethwork.model.names import Name, NetnsPath
-from vethwork.networks import new_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vethwork.engine import Engine, Engines
+    from vethwork.engine.engine import Engine, Engines
     from vethwork.frontends.oci.state import State
     from vethwork.model.container import Container
 

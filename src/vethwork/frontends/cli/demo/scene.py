@@ -15,11 +15,11 @@ from contextlib import ExitStack
 from errno import EACCES, EPERM
 from typing import TYPE_CHECKING, NamedTuple
 
-from vethwork.engine import Engine
+from vethwork.engine.engine import Engine
 from vethwork.errors import KernelRefused, RequestError
 from vethwork.frontends.cli.demo.teller import NO_BREAK, Teller
 from vethwork.model.views import container_view, network_view
-from vethwork.runtime import log_of, process_view
+from vethwork.process.lifecycle import log_of, process_view
 from vethwork.testing.lab import Lab
 
 if TYPE_CHECKING:

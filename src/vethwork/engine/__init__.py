@@ -1,0 +1,1 @@
+"""Operations on containers and networks: the class Engine and what it is made of."""

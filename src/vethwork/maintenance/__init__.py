@@ -1,0 +1,1 @@
+"""Comparing the records with the kernel, repairing what differs, and collecting what is left over."""

@@ -1,0 +1,1 @@
+"""Processes in containers: entering namespaces, starting, supervising and stopping them."""
